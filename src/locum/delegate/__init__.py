@@ -1,0 +1,1 @@
+"""System A, the server: answers the four operations of terminals over CoAP."""

@@ -1,0 +1,127 @@
+"""The steps by which a handshake asks for what it cannot or should not do itself.
+
+Every handshake, TLS or IKE, is a generator that yields these; a driver answers them. Nothing here knows
+a protocol, a socket or a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ClassVar, TypeVar
+
+from locum.errors import OperationError
+
+
+class Operation(IntEnum):
+    """The four request/response pairs between terminal and delegate (A1; claims 2 and 11)."""
+
+    START = 1
+    GENERATE_KEY = 2
+    AUTHENTICATE = 3
+    REQUEST_KEY = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One operation asked of an authority. Each protocol defines its own requests for each operation."""
+
+    operation: ClassVar[Operation]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """The answer to one `Request`."""
+
+
+class Fault(IntEnum):
+    """Why a peer is not authentic or not allowed; each maps to one alert or notify."""
+
+    NONE = 0
+    BAD_CERTIFICATE = 1
+    EXPIRED = 2
+    UNKNOWN_ISSUER = 3
+    WRONG_NAME = 4
+    REVOKED = 5
+    BAD_SIGNATURE = 6
+    UNSUPPORTED = 7
+    BAD_STATUS_RESPONSE = 8
+    POLICY = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(Response):
+    """Both results of an authentication (A6; para 91), the peer's identity, and a reason to read.
+
+    `identity` is ``dns:NAME``, ``ip:ADDRESS`` or ``pin:NAME``, empty when the peer is not authentic.
+    `fault` is `Fault.NONE` and `reason` empty exactly when the peer is authentic and allowed.
+    """
+
+    authentic: bool
+    allowed: bool
+    identity: str = ""
+    reason: str = ""
+    fault: Fault = Fault.NONE
+
+    @property
+    def accepted(self) -> bool:
+        """True when the handshake may go on: authentic and allowed."""
+        return self.authentic and self.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A step: have these requests performed, in order, by the authority.
+
+    The driver sends back the responses, or throws an `OperationError` into the generator. A verdict that is
+    not accepted ends the batch: the requests after it are not performed and have no response.
+    """
+
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """A step: the driver sends back `length` bytes from a cryptographic random source."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """A step: the driver sends back the current time in seconds since the epoch, as a float."""
+
+
+R = TypeVar("R", bound=Response)
+Step = Ask | Random | Now
+
+
+def ask(request: Request, answer: type[R]) -> Generator[Any, Any, R]:
+    """Ask for one operation and return its response, which must be of type `answer`.
+
+    Raises: OperationError when the answerer refused, was unreachable, or gave an answer of another type.
+    """
+    responses = yield Ask((request,))
+    return expect(responses, 0, answer)
+
+
+def expect(responses: tuple[Response, ...], index: int, answer: type[R]) -> R:
+    """Return the response at `index` if it is of type `answer`; raise OperationError otherwise."""
+    if index >= len(responses) or not isinstance(responses[index], answer):
+        raise OperationError(f"the authority's answer {index + 1} is not a {answer.__name__}")
+    response = responses[index]
+    assert isinstance(response, answer)
+    return response
+
+
+def random(length: int) -> Generator[Any, Any, bytes]:
+    """Ask the driver for `length` random bytes."""
+    data: bytes = yield Random(length)
+    return data
+
+
+def now() -> Generator[Any, Any, float]:
+    """Ask the driver for the time, in seconds since the epoch."""
+    moment: float = yield Now()
+    return moment

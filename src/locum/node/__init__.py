@@ -1,0 +1,1 @@
+"""One node: configuration, the composition of the roles, start and orderly end."""

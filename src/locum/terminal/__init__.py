@@ -1,0 +1,1 @@
+"""System A, the device: drives TLS with a delegate's answers and contains no public-key code."""

@@ -16,6 +16,7 @@ from locum.crypto.symmetric import (
     CHACHA20_POLY1305,
     SHA256,
     SHA384,
+    SHA512,
     AeadAlgorithm,
     HashAlgorithm,
 )
@@ -136,7 +137,7 @@ class Authentication(IntEnum):
     ECDSA = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CipherSuite:
     """One suite: what it is called, its AEAD and hash, and for TLS 1.2 its key exchange and signature.
 
@@ -152,6 +153,9 @@ class CipherSuite:
     key_exchange: KeyExchange = KeyExchange.ANY
     authentication: Authentication = Authentication.ANY
     implicit_nonce: int = 12
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def _tls13(code: int, name: str, aead: AeadAlgorithm, algorithm: HashAlgorithm) -> CipherSuite:
@@ -209,3 +213,39 @@ def group_name(code: int) -> str:
 def scheme_name(code: int) -> str:
     """The IANA name of a signature scheme, or its code point in hexadecimal."""
     return SignatureScheme(code).name if code in SignatureScheme.__members__.values() else f"0x{code:04x}"
+
+
+_SCHEME_HASHES: dict[int, HashAlgorithm] = {
+    SignatureScheme.RSA_PKCS1_SHA256: SHA256,
+    SignatureScheme.ECDSA_SECP256R1_SHA256: SHA256,
+    SignatureScheme.RSA_PSS_RSAE_SHA256: SHA256,
+    SignatureScheme.RSA_PSS_PSS_SHA256: SHA256,
+    SignatureScheme.RSA_PKCS1_SHA384: SHA384,
+    SignatureScheme.ECDSA_SECP384R1_SHA384: SHA384,
+    SignatureScheme.RSA_PSS_RSAE_SHA384: SHA384,
+    SignatureScheme.RSA_PSS_PSS_SHA384: SHA384,
+    SignatureScheme.RSA_PKCS1_SHA512: SHA512,
+    SignatureScheme.ECDSA_SECP521R1_SHA512: SHA512,
+    SignatureScheme.RSA_PSS_RSAE_SHA512: SHA512,
+    SignatureScheme.RSA_PSS_PSS_SHA512: SHA512,
+}
+
+_NOT_RSA = frozenset(
+    {
+        SignatureScheme.ECDSA_SECP256R1_SHA256,
+        SignatureScheme.ECDSA_SECP384R1_SHA384,
+        SignatureScheme.ECDSA_SECP521R1_SHA512,
+        SignatureScheme.ED25519,
+        SignatureScheme.ED448,
+    }
+)
+
+
+def scheme_hash(code: int) -> HashAlgorithm | None:
+    """The hash that a scheme applies first; None where the signature is over the message itself."""
+    return _SCHEME_HASHES.get(code)
+
+
+def scheme_authentication(code: int) -> Authentication:
+    """Which TLS 1.2 suites a scheme may sign for; EdDSA goes with the ECDSA suites (RFC 8422 section 5.4)."""
+    return Authentication.ECDSA if code in _NOT_RSA else Authentication.RSA

@@ -1,0 +1,54 @@
+"""What both versions of the client settle alike: application protocol, record sizes, the verdict on the peer."""
+
+from __future__ import annotations
+
+from locum.handshake import Ask, Request, Response, Verdict, expect
+from locum.tls.alerts import IllegalParameter, NoApplicationProtocol, PeerRejected
+from locum.tls.configuration import MIN_RECORD_SIZE_LIMIT
+from locum.tls.extensions import Extensions, parse_alpn, parse_u16
+from locum.tls.offer import Offer
+from locum.tls.operations import AuthenticateRequest
+from locum.tls.record import MAX_PLAINTEXT
+from locum.tls.registry import ExtensionType, ProtocolVersion
+from locum.tls.steps import Handshake, RecordLimits
+
+
+def selected_protocol(offer: Offer, answers: Extensions) -> str | None:
+    """The one protocol that the server chose of ours (RFC 7301 section 3.2)."""
+    data = answers.get(ExtensionType.APPLICATION_LAYER_PROTOCOL_NEGOTIATION)
+    if data is None:
+        return None
+    names = parse_alpn(data)
+    if len(names) != 1 or names[0] not in offer.configuration.alpn:
+        raise NoApplicationProtocol("the server chose an application protocol that was not offered")
+    return names[0]
+
+
+def agreed_limits(
+    offer: Offer, answers: Extensions, version: ProtocolVersion = ProtocolVersion.TLS_1_3
+) -> RecordLimits | None:
+    """What both sides may send, when both named a record_size_limit (RFC 8449 section 4).
+
+    In TLS 1.3 the limit counts the content type, so one byte less is content.
+    """
+    data = answers.get(ExtensionType.RECORD_SIZE_LIMIT)
+    ours = offer.configuration.record_size_limit
+    if data is None or ours is None:
+        return None
+    theirs = parse_u16(data)
+    if theirs < MIN_RECORD_SIZE_LIMIT:
+        raise IllegalParameter(f"a record_size_limit of {theirs}")
+    content_type = 1 if version is ProtocolVersion.TLS_1_3 else 0
+    return RecordLimits(send=min(theirs - content_type, MAX_PLAINTEXT), receive=ours)
+
+
+def ask_accepted(authenticate: AuthenticateRequest, *more: Request) -> Handshake[tuple[Response, ...]]:
+    """Ask for a verdict and, in the same round trip, for what depends on it.
+
+    Raises: PeerRejected when the peer is not authentic or not allowed (fig 5 S11, S19).
+    """
+    responses: tuple[Response, ...] = yield Ask((authenticate, *more))
+    verdict = expect(responses, 0, Verdict)
+    if not verdict.accepted:
+        raise PeerRejected(verdict)
+    return responses

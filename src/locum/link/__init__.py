@@ -1,1 +1,4 @@
-"""The protected channel: a CoAP and OSCORE endpoint without I/O, for both roles."""
+"""The protected channel between terminal and delegate: a CoAP and OSCORE endpoint for both roles, without I/O.
+
+Never knows what is asked for, nor any socket, clock or source of randomness: those are handed in.
+"""

@@ -1,0 +1,168 @@
+"""The tables of A5 as SQLAlchemy knows them; the migrations make them.
+
+Holds no query and no secret: what must stay secret is in columns named ``sealed_...``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+#: The newest migration. A database that is here already is opened without loading Alembic.
+HEAD = "0001"
+
+#: The only row of `meta`.
+META_ID = 1
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only in a column declared as INTEGER.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _id() -> Column[int]:
+    return Column("id", _Id, primary_key=True)
+
+
+#: One row: the generation that every change of configuration raises, the next terminal's number, and a
+#: sealed constant by which a wrong node key is noticed.
+meta = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("created", Float(53), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("next_kid", BigInteger, nullable=False),
+    Column("sealed_check", LargeBinary, nullable=False),
+    CheckConstraint(f"id = {META_ID}", name="single"),
+)
+
+terminals = Table(
+    "terminals",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("kid", LargeBinary(7), nullable=False, unique=True),
+    Column("created", Float(53), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    # A number is never given twice, so that nothing that was meant for a removed terminal fits a later one.
+    sqlite_autoincrement=True,
+)
+
+#: The cipher-key database: one channel key per terminal, and how many of the delegate's own sender sequence
+#: numbers under it have been handed out.
+cipher_keys = Table(
+    "cipher_keys",
+    metadata,
+    Column(
+        "terminal_id",
+        _Id,
+        ForeignKey("terminals.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("algorithm", String(32), nullable=False),
+    Column("delegate_id", LargeBinary(7), nullable=False),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("next_sequence", BigInteger, nullable=False),
+    CheckConstraint("next_sequence >= 0", name="sequence"),
+)
+
+#: The authentication-key database: trust anchors, pinned keys (SubjectPublicKeyInfo) and CRLs, all in DER.
+authentication_keys = Table(
+    "authentication_keys",
+    metadata,
+    _id(),
+    Column("kind", String(8), nullable=False),
+    Column("name", String(256), nullable=False),
+    Column("peer", String(260), nullable=False),
+    Column("der", LargeBinary, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("added", Float(53), nullable=False),
+    UniqueConstraint("kind", "fingerprint", "peer"),
+    CheckConstraint("kind IN ('anchor', 'pin', 'crl')", name="kind"),
+    CheckConstraint("(kind = 'pin') = (peer <> '')", name="peer"),
+    sqlite_autoincrement=True,
+)
+# A verdict names the pinned key that was shown (pin:NAME), so that name must mean one key.
+Index(
+    "uq_authentication_keys_pin_name",
+    authentication_keys.c.name,
+    unique=True,
+    sqlite_where=text("kind = 'pin'"),
+    postgresql_where=text("kind = 'pin'"),
+)
+
+#: The policy database. A rule without a terminal is for every terminal.
+policies = Table(
+    "policies",
+    metadata,
+    _id(),
+    Column("terminal_id", _Id, ForeignKey("terminals.id", ondelete="CASCADE")),
+    Column("peer", String(260), nullable=False),
+    Column("action", String(8), nullable=False),
+    Column("added", Float(53), nullable=False),
+    CheckConstraint("action IN ('allow', 'deny')", name="action"),
+    sqlite_autoincrement=True,
+)
+Index("ix_policies_terminal_id", policies.c.terminal_id)
+
+identities = Table(
+    "identities",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("peer", String(260), nullable=False),
+    Column("chain_pem", Text, nullable=False),
+    Column("sealed_private_key", LargeBinary, nullable=False),
+    Column("all_terminals", Boolean, nullable=False),
+    Column("added", Float(53), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+#: Which terminals an identity may be used for, unless for all. Losing the last one leaves it to nobody.
+identity_terminals = Table(
+    "identity_terminals",
+    metadata,
+    Column("identity_id", _Id, ForeignKey("identities.id", ondelete="CASCADE"), primary_key=True),
+    Column("terminal_id", _Id, ForeignKey("terminals.id", ondelete="CASCADE"), primary_key=True),
+)
+Index("ix_identity_terminals_terminal_id", identity_terminals.c.terminal_id)
+
+#: Append-only: triggers refuse to change or delete a row.
+audit = Table(
+    "audit",
+    metadata,
+    _id(),
+    Column("time", Float(53), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(260), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("detail", String(1024), nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -18,7 +18,8 @@ class AuthoritySession(Protocol):
         """Perform `requests` in order and return their responses.
 
         A `Verdict` that is not accepted ends the batch; the responses then are a prefix.
-        Raises: OperationError (`Refused`, `Unavailable`, `TimedOut`); the session is over then.
+        Raises: OperationError (`Refused`, `Unavailable`, `TimedOut`), or PeerError or DecodeError when the peer's
+        key exchange is at fault; the session is over then.
         """
         ...
 

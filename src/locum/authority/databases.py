@@ -1,0 +1,134 @@
+"""What a `LocalAuthority` decides by: authentication keys and policies (A5), and its client identities.
+
+Plain values and the decision of the policy; knows neither where they are kept nor any certificate's content.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from locum.errors import ConfigurationError, Refused
+from locum.keys.port import PrivateKey
+from locum.names import normalize_dns_name
+from locum.patterns import PeerPattern, parse_pattern
+
+#: Stands for every terminal, or every peer.
+ANY = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedKey:
+    """A peer's public key, trusted without any authority.
+
+    `key` is a public key or a certificate in PEM or DER. It authenticates the peers that match one of the
+    patterns `peers` and no others; neither dates nor names nor revocation of the certificate it comes in matter.
+    """
+
+    name: str
+    key: bytes
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustMaterial:
+    """The authentication-key database (A5): certificates and CRLs in PEM or DER, and pinned keys."""
+
+    anchors: tuple[bytes, ...] = ()
+    pinned: tuple[PinnedKey, ...] = ()
+    crls: tuple[bytes, ...] = ()
+
+
+class Action(StrEnum):
+    """What a rule does."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRule:
+    """One row of the policy database (A5): may `terminal` (a name or ``*``) reach the peers of a pattern?"""
+
+    terminal: str
+    peer: str
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a terminal may reach a peer, and if not, why and what would change that."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Policy:
+    """The policy database: a rule that denies wins, else one that allows, else the peer is denied.
+
+    Rules are matched with the peer's name and with the address the terminal says it connects to; so a rule for
+    ``ip:`` trusts the terminal's word, one for ``dns:`` or ``pin:`` only what the peer has proven.
+    Raises: ConfigurationError when a rule's pattern is malformed.
+    """
+
+    def __init__(self, rules: Iterable[PolicyRule]) -> None:
+        self._rules: dict[tuple[str, Action], list[PeerPattern]] = {}
+        for rule in rules:
+            self._rules.setdefault((rule.terminal, Action(rule.action)), []).append(parse_pattern(rule.peer))
+
+    def decide(
+        self, terminal: str, identities: Sequence[str], address: str = "", *, possible: Sequence[str] = ()
+    ) -> Decision:
+        """May `terminal` reach the peer with these identities (``dns:``, ``ip:``, ``pin:``) at `address`?
+
+        `possible` are identities that the peer has not proven but still may: enough to allow, not to deny.
+        """
+        shown = identities[0]
+        denying = self._match(terminal, Action.DENY, identities, address)
+        if denying is not None:
+            return Decision(False, f"a policy denies terminal {terminal!r} the peers {denying}, and so {shown}")
+        if self._match(terminal, Action.ALLOW, (*identities, *possible), address) is not None:
+            return Decision(True)
+        return Decision(
+            False,
+            f"no policy allows terminal {terminal!r} to reach {shown}; to allow it: "
+            f"locum policy add --terminal {terminal} --peer {shown} --action allow",
+        )
+
+    def _match(self, terminal: str, action: Action, identities: Sequence[str], address: str) -> PeerPattern | None:
+        for name in (terminal, ANY):
+            for pattern in self._rules.get((name, action), ()):
+                if any(pattern.matches(identity, address) for identity in identities):
+                    return pattern
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A client certificate that may be used for `terminals` (names or ``*``) towards `peers` (patterns).
+
+    `certificates` is the chain in DER, the identity's own certificate first.
+    """
+
+    name: str
+    certificates: tuple[bytes, ...]
+    key: PrivateKey = field(repr=False)
+    terminals: tuple[str, ...] = (ANY,)
+    peers: tuple[str, ...] = (ANY,)
+
+
+def named_identity(server_name: str) -> str:
+    """The identity of whoever proves to be `server_name`: ``ip:ADDRESS`` or ``dns:NAME`` in its normal form.
+
+    Raises: Refused when it is neither an IP address nor a DNS name.
+    """
+    try:
+        return f"ip:{ipaddress.ip_address(server_name)}"
+    except ValueError:
+        pass
+    try:
+        return f"dns:{normalize_dns_name(server_name)}"
+    except ConfigurationError as error:
+        raise Refused(f"the name of the peer: {error}") from None

@@ -1,0 +1,27 @@
+"""The port `PrivateKey`: whoever signs for an identity, be it a file, a token or a key server.
+
+Never says where the key is, and never hands it out.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class PrivateKey(Protocol):
+    """A private key that signs. Its `repr` shows nothing of it."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The SubjectPublicKeyInfo in DER, to find out whether it belongs to a certificate."""
+        ...
+
+    def sign(self, scheme: str, content: bytes, *, prehashed: bool = False) -> bytes:
+        """Sign `content` under the scheme with this IANA name (RFC 8446 section 4.2.3).
+
+        With `prehashed`, `content` is the digest of what is to be signed, under the scheme's hash; EdDSA and
+        ML-DSA take none.
+        Raises: Refused when the key cannot or may not sign that; Unavailable or TimedOut when its holder cannot
+        be reached.
+        """
+        ...

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from locum.errors import OperationError
 from locum.handshake import Ask, Request, Response, Verdict, expect
-from locum.tls.alerts import IllegalParameter, NoApplicationProtocol, PeerRejected
+from locum.tls.alerts import IllegalParameter, PeerRejected
 from locum.tls.configuration import MIN_RECORD_SIZE_LIMIT
 from locum.tls.extensions import Extensions, parse_alpn, parse_u16
 from locum.tls.offer import Offer
@@ -20,7 +21,7 @@ def selected_protocol(offer: Offer, answers: Extensions) -> str | None:
         return None
     names = parse_alpn(data)
     if len(names) != 1 or names[0] not in offer.configuration.alpn:
-        raise NoApplicationProtocol("the server chose an application protocol that was not offered")
+        raise IllegalParameter("the server chose an application protocol that was not offered")
     return names[0]
 
 
@@ -39,7 +40,9 @@ def agreed_limits(
     if theirs < MIN_RECORD_SIZE_LIMIT:
         raise IllegalParameter(f"a record_size_limit of {theirs}")
     content_type = 1 if version is ProtocolVersion.TLS_1_3 else 0
-    return RecordLimits(send=min(theirs - content_type, MAX_PLAINTEXT), receive=ours)
+    return RecordLimits(
+        send=min(theirs - content_type, MAX_PLAINTEXT), receive=min(ours, MAX_PLAINTEXT + content_type)
+    )
 
 
 def ask_accepted(authenticate: AuthenticateRequest, *more: Request) -> Handshake[tuple[Response, ...]]:
@@ -52,3 +55,13 @@ def ask_accepted(authenticate: AuthenticateRequest, *more: Request) -> Handshake
     if not verdict.accepted:
         raise PeerRejected(verdict)
     return responses
+
+
+def of_length(secret: bytes, length: int) -> bytes:
+    """`secret`, which the authority gave and which must have `length` bytes.
+
+    Raises: OperationError, so that the peer is not blamed for what an authority got wrong.
+    """
+    if len(secret) != length:
+        raise OperationError(f"the authority gave a secret of {len(secret)} bytes, not {length}")
+    return secret

@@ -98,10 +98,6 @@ class UnsupportedVersion(Incompatible):
     """The peer speaks no version that both sides allow."""
 
 
-class NoApplicationProtocol(Incompatible):
-    """The peer chose an application protocol that was not offered."""
-
-
 class Truncated(Misbehaved):
     """The stream ended without close_notify: what was received may not be all that was sent."""
 
@@ -145,7 +141,6 @@ _BY_ERROR: tuple[tuple[type[LocumError], AlertDescription], ...] = (
     (UnsupportedExtension, AlertDescription.UNSUPPORTED_EXTENSION),
     (DecryptError, AlertDescription.DECRYPT_ERROR),
     (UnsupportedVersion, AlertDescription.PROTOCOL_VERSION),
-    (NoApplicationProtocol, AlertDescription.NO_APPLICATION_PROTOCOL),
     (Misbehaved, AlertDescription.ILLEGAL_PARAMETER),
     (Incompatible, AlertDescription.HANDSHAKE_FAILURE),
     (Unauthenticated, AlertDescription.CERTIFICATE_UNKNOWN),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from locum.errors import OperationError
 from locum.handshake import ask, now, random
 from locum.tls import client12, client13
-from locum.tls.alerts import IllegalParameter, UnsupportedVersion
+from locum.tls.alerts import IllegalParameter, MissingExtension, UnsupportedVersion
 from locum.tls.configuration import ClientConfiguration
 from locum.tls.extensions import KeyShareEntry, parse_u16
 from locum.tls.messages import DOWNGRADE_SENTINELS, ServerHello
@@ -101,6 +101,9 @@ def _negotiated_version(offer: Offer, hello: ServerHello) -> ProtocolVersion:
         if hello.legacy_version != ProtocolVersion.TLS_1_2:
             raise IllegalParameter("legacy_version of a TLS 1.3 ServerHello is not TLS 1.2")
         return ProtocolVersion.TLS_1_3
+    if hello.is_hello_retry_request and offer.offers13:
+        # RFC 8446 section 4.1.3: the random is looked at before everything else.
+        raise MissingExtension("a HelloRetryRequest without supported_versions")
     if hello.legacy_version != ProtocolVersion.TLS_1_2 or not offer.offers12:
         raise UnsupportedVersion(f"the server selected version 0x{hello.legacy_version:04x}, which is not offered")
     if offer.offers13 and hello.random[-8:] in DOWNGRADE_SENTINELS:

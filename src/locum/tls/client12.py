@@ -12,9 +12,9 @@ from locum.crypto.symmetric import constant_time_equal
 from locum.errors import Incompatible
 from locum.handshake import Ask, Verdict, ask, expect, now
 from locum.tls import schedule
-from locum.tls.agreement import agreed_limits, ask_accepted, selected_protocol
+from locum.tls.agreement import agreed_limits, ask_accepted, of_length, selected_protocol
 from locum.tls.alerts import DecryptError, IllegalParameter
-from locum.tls.extensions import expect_empty
+from locum.tls.extensions import expect_empty, parse_point_formats
 from locum.tls.messages import CertificateVerify, Finished, Message, ServerHello, serialize
 from locum.tls.messages12 import (
     Certificate,
@@ -78,6 +78,7 @@ _SERVER_HELLO = frozenset(
         ExtensionType.SUPPORTED_GROUPS,
     }
 )
+_UNCOMPRESSED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,10 @@ def _server_hello(offer: Offer, hello: ServerHello, suite: CipherSuite) -> _Agre
     for code in (ExtensionType.SERVER_NAME, ExtensionType.STATUS_REQUEST, ExtensionType.EXTENDED_MASTER_SECRET):
         expect_empty(answers.get(code) or b"")
     expect_empty(answers.get(ExtensionType.SESSION_TICKET) or b"")
+    formats = answers.get(ExtensionType.EC_POINT_FORMATS)
+    if formats is not None and _UNCOMPRESSED not in parse_point_formats(formats):
+        # RFC 8422 section 5.2: "it MUST contain the value 0 (uncompressed)".
+        raise IllegalParameter("the server cannot use uncompressed points")
     renegotiation = answers.get(ExtensionType.RENEGOTIATION_INFO)
     if renegotiation is not None and renegotiation != b"\0":
         # RFC 5746 section 3.4: "the client MUST abort the handshake".
@@ -219,21 +224,23 @@ def _receive_flight(offer: Offer, transcript: Transcript, agreed: _Agreed) -> Ha
     if isinstance(message, CertificateStatus):
         staple = message.ocsp_response
         message = yield from receive_one_of(transcript, *due)
-    key_exchange = None
+    parameters, scheme, signature = b"", 0, b""
+    group: int | None = None
     if isinstance(message, ServerKeyExchange):
-        key_exchange = message
+        parameters, scheme, signature, group = message.split(suite.key_exchange)
+        _check_key_exchange(offer, suite, scheme, group)
         message = yield from receive_one_of(transcript, CertificateRequest, ServerHelloDone)
     request = None
     if isinstance(message, CertificateRequest):
         request = message
         yield from receive(transcript, ServerHelloDone)
-    chain = PeerChain(certificate.certificates, staple)
-    if key_exchange is None:
-        return _Flight(chain=chain, request=request)
-    parameters, scheme, signature, group = key_exchange.split(suite.key_exchange)
-    _check_key_exchange(offer, suite, scheme, group)
     return _Flight(
-        chain=chain, request=request, parameters=parameters, scheme=scheme, signature=signature, group=group
+        chain=PeerChain(certificate.certificates, staple),
+        request=request,
+        parameters=parameters,
+        scheme=scheme,
+        signature=signature,
+        group=group,
     )
 
 
@@ -286,7 +293,7 @@ def _request_keys(
             responses = yield Ask((_signature_request(transcript, identity), request))
             yield from _send_signature(transcript, identity, expect(responses, 0, ClientSignatureResponse))
             answer = expect(responses, 1, MasterSecretResponse)
-        return _own_keys(agreed, answer.secret)
+        return _own_keys(agreed, of_length(answer.secret, schedule.MASTER_SECRET_LENGTH))
     if identity is not None:
         # The client's verify_data covers CertificateVerify, so here the signature costs a round trip.
         signature = yield from ask(_signature_request(transcript, identity), ClientSignatureResponse)
@@ -297,8 +304,10 @@ def _request_keys(
         ),
         KeyBlockResponse,
     )
-    client, server = schedule.split_key_block(suite, block.key_block)
-    return _Keys(master=None, client=client, server=server, client_verify_data=block.client_verify_data)
+    key_block = of_length(block.key_block, schedule.key_block_length(suite))
+    client, server = schedule.split_key_block(suite, key_block)
+    verify_data = of_length(block.client_verify_data, schedule.VERIFY_DATA_LENGTH)
+    return _Keys(master=None, client=client, server=server, client_verify_data=verify_data)
 
 
 def _own_keys(agreed: _Agreed, master: bytes) -> _Keys:
@@ -342,7 +351,7 @@ def _receive_finished(transcript: Transcript, suite: CipherSuite, keys: _Keys) -
         due = schedule.verify_data12(suite.hash, keys.master, b"server finished", before)
     else:
         answer = yield from ask(ServerFinishedRequest(finished_hash=before), ServerFinishedResponse)
-        due = answer.server_verify_data
+        due = of_length(answer.server_verify_data, schedule.VERIFY_DATA_LENGTH)
     if not constant_time_equal(finished.verify_data, due):
         raise DecryptError("the server's Finished does not verify")
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from locum.crypto.symmetric import constant_time_equal
+from locum.errors import OperationError
 from locum.handshake import Ask, Verdict, ask, expect
 from locum.tls import schedule
-from locum.tls.agreement import agreed_limits, ask_accepted, selected_protocol
+from locum.tls.agreement import agreed_limits, ask_accepted, of_length, selected_protocol
 from locum.tls.alerts import (
     DecryptError,
     IllegalParameter,
@@ -48,7 +49,7 @@ from locum.tls.operations import (
 )
 from locum.tls.outcome import ApplicationSecrets, Outcome
 from locum.tls.receiving import receive, receive_one_of
-from locum.tls.registry import CipherSuite, ExtensionType, ProtocolVersion
+from locum.tls.registry import PKCS1_SCHEMES, CipherSuite, ExtensionType, ProtocolVersion
 from locum.tls.session import SessionInfo
 from locum.tls.steps import Handshake, ReadKeys, RecordLimits, Send, SendChangeCipherSpec, WriteKeys
 from locum.tls.transcript import Transcript
@@ -65,6 +66,7 @@ _ENCRYPTED_EXTENSIONS = frozenset(
         ExtensionType.RECORD_SIZE_LIMIT,
     }
 )
+_CERTIFICATE_ENTRY = frozenset({ExtensionType.STATUS_REQUEST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +112,15 @@ def handshake(offer: Offer, transcript: Transcript, hello: ServerHello, suite: C
     through_server_finished = transcript.hash()
 
     accepted = yield from _authenticate(offer, transcript, suite, secrets, evidence)
-    write, read = schedule.application_traffic_secrets(suite.hash, accepted.master, through_server_finished)
+    master = of_length(accepted.master, suite.hash.length)
+    write, read = schedule.application_traffic_secrets(suite.hash, master, through_server_finished)
     yield ReadKeys(suite, *schedule.traffic_keys(suite, read))
     finished = schedule.finished_mac(suite.hash, secrets.client, transcript.hash())
     yield from _send(transcript, serialize(Finished(verify_data=finished)))
     yield WriteKeys(suite, *schedule.traffic_keys(suite, write))
 
-    resumption = schedule.derive_secret(suite.hash, accepted.master, b"res master", transcript.hash())
-    exporter = schedule.derive_secret(suite.hash, accepted.master, b"exp master", through_server_finished)
+    resumption = schedule.derive_secret(suite.hash, master, b"res master", transcript.hash())
+    exporter = schedule.derive_secret(suite.hash, master, b"exp master", through_server_finished)
     transcript.forget()
     return Outcome(
         session=SessionInfo(
@@ -155,6 +158,8 @@ def _retry(
         if group not in offer.method.groups or (share is not None and group == share.group):
             raise IllegalParameter("HelloRetryRequest for a group that was not offered, or has its share")
         answer = yield from ask(KeyShareRequest(group=group), KeyShareResponse)
+        if not answer.key_share:
+            raise OperationError("the authority gave an empty key share")
         share = KeyShareEntry(group, answer.key_share)
     sent = request.extensions.get(ExtensionType.COOKIE)
     if sent is not None:
@@ -178,6 +183,7 @@ def _retry(
         and hello.cipher_suite == suite.code
         and hello.session_id == offer.session_id
         and hello.compression_method == 0
+        and hello.legacy_version == ProtocolVersion.TLS_1_2
     )
     if not same:
         raise IllegalParameter("the ServerHello does not agree with the HelloRetryRequest before it")
@@ -220,7 +226,8 @@ def _generate_keys(
             ),
             HandshakeSecretsResponse,
         )
-        return _Secrets(secrets.client_secret, secrets.server_secret, None)
+        length = suite.hash.length
+        return _Secrets(of_length(secrets.client_secret, length), of_length(secrets.server_secret, length), None)
     shared = None
     if share is not None:
         request = SharedSecretRequest(group=share.group, key_share=share.key_exchange)
@@ -251,11 +258,13 @@ def _receive_evidence(offer: Offer, transcript: Transcript) -> Handshake[_Eviden
     assert isinstance(message, Certificate)
     if message.context:
         raise IllegalParameter("a server Certificate with a context")
+    for _, extensions in message.entries:
+        offer.check_answers(extensions, _CERTIFICATE_ENTRY)
     chain = message.chain()
     transcript_hash = transcript.hash()
     verify = yield from receive(transcript, CertificateVerify)
-    if verify.scheme not in offer.method.signature_schemes:
-        raise IllegalParameter(f"CertificateVerify with scheme 0x{verify.scheme:04x}, not offered")
+    if verify.scheme not in offer.method.signature_schemes or verify.scheme in PKCS1_SCHEMES:
+        raise IllegalParameter(f"CertificateVerify with scheme 0x{verify.scheme:04x}, not offered for it")
     return _Evidence(request, chain, verify, transcript_hash)
 
 

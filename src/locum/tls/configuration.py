@@ -55,12 +55,15 @@ class ClientConfiguration:
             raise ConfigurationError(
                 f"unknown cipher suites: {', '.join(f'0x{c:04x}' for c in unknown) or 'none given'}"
             )
-        if len(self.alpn) > _MAX_ALPN or any(
-            not 1 <= len(name.encode("latin-1", "replace")) <= 255 for name in self.alpn
-        ):
-            raise ConfigurationError(f"ALPN: at most {_MAX_ALPN} protocols of 1 to 255 bytes")
+        if len(self.alpn) > _MAX_ALPN or not all(_is_protocol_name(name) for name in self.alpn):
+            raise ConfigurationError(f"ALPN: at most {_MAX_ALPN} protocols of 1 to 255 bytes, written as Latin-1")
         limit = self.record_size_limit
         if limit is not None and not MIN_RECORD_SIZE_LIMIT <= limit <= MAX_PLAINTEXT + 1:
             raise ConfigurationError(
                 f"record_size_limit {limit}: give {MIN_RECORD_SIZE_LIMIT} to {MAX_PLAINTEXT + 1} bytes"
             )
+
+
+def _is_protocol_name(name: str) -> bool:
+    """True for 1 to 255 octets (RFC 7301 section 3.1), each of them written as one character."""
+    return 1 <= len(name) <= 255 and all(ord(character) < 256 for character in name)

@@ -365,8 +365,8 @@ class Connection:
     def _established(self, item: Item) -> None:
         match item:
             case ApplicationData(data):
-                self._idle = 0
                 if data:
+                    self._idle = 0
                     self._events.append(DataReceived(data))
             case HandshakeMessage(code, raw):
                 self._post_handshake(code, raw)

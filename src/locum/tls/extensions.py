@@ -249,6 +249,12 @@ def write_names(names: tuple[bytes, ...]) -> bytes:
     return writer.getvalue()
 
 
+def parse_point_formats(data: bytes) -> bytes:
+    """The ECPointFormatList of RFC 8422 section 5.1.2, one byte each."""
+    reader = Reader(data)
+    return _whole(reader, reader.vector(1, minimum=1))
+
+
 def parse_cookie(data: bytes) -> bytes:
     """The cookie of a HelloRetryRequest (RFC 8446 section 4.2.2)."""
     reader = Reader(data)

@@ -59,6 +59,7 @@ class Offer:
             method.versions
             and set(method.versions) <= set(wishes.versions)
             and set(method.cipher_suites) <= set(wishes.cipher_suites)
+            and method.groups
             and method.signature_schemes
             and method.key_form in wishes.key_forms
             and any(CIPHER_SUITES[code].version in method.versions for code in method.cipher_suites)

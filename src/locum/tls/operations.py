@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import ClassVar
 
 from locum.handshake import Operation, Request, Response
@@ -26,14 +27,14 @@ class KeyForm(IntEnum):
     KEYS = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PeerChain:
     """What the peer showed: its certificates in DER, its own first, and a stapled OCSP response in DER."""
 
     certificates: tuple[bytes, ...]
     ocsp_response: bytes = b""
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 over every part, each preceded by its length in 3 bytes: the name a delegate knows it by."""
         state = hashlib.sha256()

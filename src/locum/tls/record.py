@@ -85,10 +85,16 @@ class Protection13:
             raise BadRecordMac("a record does not authenticate") from None
         self.sequence += 1
         end = len(inner)
+        if end > MAX_PLAINTEXT + 1:
+            # RFC 8446 section 5.4: padding does not make a record any longer.
+            raise RecordOverflow(f"{end - 1} bytes of content and padding in one record")
         if not inner[-1]:
             end = len(inner.rstrip(b"\0"))
             if not end:
                 raise UnexpectedMessage("a protected record without content type")
+        if inner[end - 1] == ContentType.CHANGE_CIPHER_SPEC:
+            # RFC 8446 section 5: it is never protected, and dropped only where it is not.
+            raise UnexpectedMessage("a protected change_cipher_spec")
         return inner[end - 1], bytes(memoryview(inner)[: end - 1])
 
 

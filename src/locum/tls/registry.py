@@ -240,6 +240,15 @@ _NOT_RSA = frozenset(
     }
 )
 
+#: RSASSA-PKCS1-v1_5: in TLS 1.3 for certificates only, never in a CertificateVerify (RFC 8446 section 4.4.3).
+PKCS1_SCHEMES = frozenset(
+    {
+        SignatureScheme.RSA_PKCS1_SHA256,
+        SignatureScheme.RSA_PKCS1_SHA384,
+        SignatureScheme.RSA_PKCS1_SHA512,
+    }
+)
+
 
 def scheme_hash(code: int) -> HashAlgorithm | None:
     """The hash that a scheme applies first; None where the signature is over the message itself."""

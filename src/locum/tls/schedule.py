@@ -10,8 +10,9 @@ from functools import lru_cache
 from locum.crypto.symmetric import HashAlgorithm, hkdf_expand, hkdf_extract, tls12_prf
 from locum.tls.registry import CipherSuite, ProtocolVersion
 
-_MASTER_SECRET_LENGTH = 48
-_VERIFY_DATA_LENGTH = 12
+#: TLS 1.2: bytes of the master secret and of verify_data (RFC 5246 sections 8.1 and 7.4.9).
+MASTER_SECRET_LENGTH = 48
+VERIFY_DATA_LENGTH = 12
 
 #: RFC 8446 section 4.4.3: 64 spaces, the context string, a zero byte, the transcript hash.
 _CERTIFICATE_VERIFY_PADDING = b" " * 64
@@ -133,7 +134,7 @@ def certificate_verify_content(role: bytes, transcript_hash: bytes) -> bytes:
 def master_secret12(algorithm: HashAlgorithm, pre_master_secret: bytes, seed: bytes, extended: bool) -> bytes:
     """The master secret, 48 bytes; `seed` is the session hash if `extended`, else both randoms (64 bytes)."""
     label = b"extended master secret" if extended else b"master secret"
-    return tls12_prf(algorithm, pre_master_secret, label, seed, _MASTER_SECRET_LENGTH)
+    return tls12_prf(algorithm, pre_master_secret, label, seed, MASTER_SECRET_LENGTH)
 
 
 def key_block_length(suite: CipherSuite) -> int:
@@ -149,7 +150,7 @@ def key_block12(suite: CipherSuite, secret: bytes, randoms: bytes) -> bytes:
 
 def verify_data12(algorithm: HashAlgorithm, secret: bytes, label: bytes, transcript_hash: bytes) -> bytes:
     """verify_data, 12 bytes; `label` is b"client finished" or b"server finished" (RFC 5246 section 7.4.9)."""
-    return tls12_prf(algorithm, secret, label, transcript_hash, _VERIFY_DATA_LENGTH)
+    return tls12_prf(algorithm, secret, label, transcript_hash, VERIFY_DATA_LENGTH)
 
 
 def exporter12(algorithm: HashAlgorithm, secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:

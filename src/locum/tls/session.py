@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from locum.errors import DecodeError, Refused
 from locum.tls.registry import CIPHER_SUITES, CipherSuite, ProtocolVersion
+from locum.tls.schedule import MASTER_SECRET_LENGTH
 from locum.wire.cursor import Reader, Writer
 
 #: Seven days: no ticket is used longer, whatever the server says (RFC 8446 section 4.6.1).
@@ -63,7 +64,7 @@ class SessionTicket:
         writer.vector(self.peer_identity.encode(), 2)
         writer.vector(self.ticket, 2)
         writer.vector(self.secret, 1)
-        writer.integer(int(self.issued_at * 1000), 8)
+        writer.integer(round(self.issued_at * 1000), 8)
         writer.u32(self.lifetime)
         writer.u32(self.age_add)
         return writer.getvalue()
@@ -94,6 +95,9 @@ class SessionTicket:
             age_add=reader.u32(),
         )
         reader.finish()
+        length = suite.hash.length if suite.version is ProtocolVersion.TLS_1_3 else MASTER_SECRET_LENGTH
+        if len(ticket.secret) != length:
+            raise DecodeError(f"the session ticket's secret has {len(ticket.secret)} bytes, not {length}")
         return ticket
 
 

@@ -20,7 +20,7 @@ class ChainCache:
     """Chains by their SHA-256, the least recently used ones forgotten first.
 
     Only chains of peers that turned out authentic are remembered, so that nobody can push them out with
-    rubbish. What is found here is only bytes: it is validated for every handshake like any other chain.
+    rubbish. What is found here is only bytes: it is validated like any other chain.
     """
 
     def __init__(self, *, maximum_chains: int = MAX_CHAINS, maximum_bytes: int = MAX_BYTES) -> None:

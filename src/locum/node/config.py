@@ -1,0 +1,179 @@
+"""The configuration of a node: every setting with its default and its bounds, read from locum.toml.
+
+Never opens what it names. A node without a file runs on the defaults (X8).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from locum.errors import ConfigurationError
+from locum.names import COAP_PORT, DelegateAddress, HostPort
+from locum.tls.operations import KeyForm
+from locum.tls.registry import CIPHER_SUITES, NamedGroup, ProtocolVersion
+
+#: The file in a data directory.
+FILE_NAME = "locum.toml"
+#: Largest configuration file in bytes.
+FILE_LIMIT = 1024 * 1024
+#: Most addresses that terminals may be told.
+ADDRESSES_LIMIT = 16
+
+_VERSIONS = {"1.2": ProtocolVersion.TLS_1_2, "1.3": ProtocolVersion.TLS_1_3}
+_KEY_FORMS = {"secret": KeyForm.SECRET, "keys": KeyForm.KEYS}
+_GROUPS = {group.name.lower(): group for group in NamedGroup}
+_SUITES = {suite.name.lower(): suite.code for suite in CIPHER_SUITES.values()}
+
+
+def _chosen(names: Iterable[Any], table: dict[str, Any], what: str) -> tuple[Any, ...]:
+    """The code points of `names`, in order; ValueError for one that is unknown or there twice."""
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"a list of {what} is needed")
+    found: list[Any] = []
+    for name in names:
+        if not isinstance(name, str) or name.lower() not in table:
+            raise ValueError(f"{str(name)[:60]!r} is not one of {', '.join(table)}")
+        if table[name.lower()] in found:
+            raise ValueError(f"{name!r} is there twice")
+        found.append(table[name.lower()])
+    return tuple(found)
+
+
+def _endpoint(value: Any) -> Any:
+    return _parsed(HostPort.parse, value) if isinstance(value, str) else value
+
+
+def _address(value: Any) -> Any:
+    return _parsed(DelegateAddress.parse, value) if isinstance(value, str) else value
+
+
+def _parsed(parse: Any, text: str) -> Any:
+    try:
+        return parse(text)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
+Endpoint = Annotated[HostPort, BeforeValidator(_endpoint)]
+Address = Annotated[DelegateAddress, BeforeValidator(_address)]
+Versions = Annotated[
+    tuple[ProtocolVersion, ...], BeforeValidator(lambda names: _chosen(names, _VERSIONS, "TLS versions"))
+]
+Groups = Annotated[tuple[int, ...], BeforeValidator(lambda names: _chosen(names, _GROUPS, "groups"))]
+CipherSuites = Annotated[tuple[int, ...], BeforeValidator(lambda names: _chosen(names, _SUITES, "cipher suites"))]
+KeyForms = Annotated[tuple[KeyForm, ...], BeforeValidator(lambda names: _chosen(names, _KEY_FORMS, "key forms"))]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+
+class NodeSection(_Section):
+    """[node]: where the databases are. Several nodes share one PostgreSQL, and one node key."""
+
+    #: ``postgresql://USER:PASSWORD@HOST/NAME`` or ``sqlite:////absolute/file``; SQLite in the data directory if
+    #: not given. It may carry a password, so it stays out of every `repr`.
+    database: str | None = Field(default=None, min_length=1, max_length=2048, repr=False)
+
+
+class DelegateSection(_Section):
+    """[delegate]: where it listens, and how much it does for one terminal and for all."""
+
+    #: CoAP over UDP and over TCP; port 0 takes a free one.
+    listen: Endpoint = HostPort("127.0.0.1", COAP_PORT)
+    #: The delegate's side of A4: plain CoAP is accepted here, and only here.
+    secure_path_listen: Endpoint | None = None
+    #: What credential files say, when terminals reach the delegate otherwise than by `listen`.
+    addresses: Annotated[tuple[Address, ...], Field(max_length=ADDRESSES_LIMIT, strict=False)] = ()
+    #: Seconds from the start of a session to its end.
+    session_lifetime: float = Field(default=60.0, ge=1.0, le=3600.0)
+    #: Sessions at once, of all terminals and of one.
+    max_sessions: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_sessions_per_terminal: int = Field(default=64, ge=1, le=100_000)
+    #: Requests of one terminal: per second in the long run, and at once after a rest.
+    requests_per_second: float = Field(default=60.0, gt=0.0, le=1_000_000.0)
+    request_burst: float = Field(default=240.0, ge=1.0, le=10_000_000.0)
+    #: Largest datagram that is sent, in bytes: larger answers go in blocks (RFC 7959).
+    datagram_size: int = Field(default=1280, ge=128, le=65_507)
+
+    @model_validator(mode="after")
+    def _differ(self) -> DelegateSection:
+        if self.secure_path_listen == self.listen and self.listen.port != 0:
+            raise ValueError("secure_path_listen must differ from listen")
+        return self
+
+
+class TlsSection(_Section):
+    """[tls]: what the delegate lets its terminals negotiate, the preferred first. Empty lists restrict nothing."""
+
+    versions: Versions = ()
+    groups: Groups = ()
+    cipher_suites: CipherSuites = ()
+    #: Who derives the record keys of TLS 1.2 (A7): "secret" the terminal, "keys" the delegate.
+    key_forms: KeyForms = ()
+
+
+class LogSection(_Section):
+    """[log]: how much is written to standard error, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Configuration(_Section):
+    """A whole locum.toml."""
+
+    node: NodeSection = NodeSection()
+    delegate: DelegateSection = DelegateSection()
+    tls: TlsSection = TlsSection()
+    log: LogSection = LogSection()
+
+
+def load(data_dir: Path, config_file: Path | None = None) -> Configuration:
+    """Read `config_file`, or locum.toml in `data_dir` where there is one, else take the defaults.
+
+    Raises: ConfigurationError with one line that names file and key.
+    """
+    path = config_file or data_dir / FILE_NAME
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        if config_file is None:
+            return Configuration()
+        raise ConfigurationError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    try:
+        return parse(data)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def parse(data: bytes) -> Configuration:
+    """Read the content of a configuration file. Raises: ConfigurationError, naming the key."""
+    if len(data) > FILE_LIMIT:
+        raise ConfigurationError(f"larger than {FILE_LIMIT} bytes")
+    try:
+        return Configuration.model_validate(tomllib.loads(data.decode()))
+    except ValidationError as error:
+        raise ConfigurationError(_first_fault(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"not TOML: {error}") from None
+    except (ValueError, RecursionError):
+        # Not UTF-8, a number without end, or brackets without end.
+        raise ConfigurationError("not TOML") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    """The first fault as ``section.key: what is wrong``. Values are left out: one may hold a password."""
+    fault = error.errors(include_url=False, include_context=True, include_input=False)[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: no such setting"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}"

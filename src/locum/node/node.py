@@ -1,0 +1,223 @@
+"""A node in the foreground: builds its roles from the configuration, runs them, and ends them in order.
+
+Never knows a protocol: what is answered, and how, is the business of the roles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from locum.authority.local import LocalOptions
+from locum.delegate.audit import AuditWriter
+from locum.delegate.channels import Channels
+from locum.delegate.databases import Databases
+from locum.delegate.defects import whereabouts
+from locum.delegate.endpoint import Endpoint
+from locum.delegate.journal import Journal
+from locum.delegate.limits import RateLimits
+from locum.delegate.service import DelegateService
+from locum.delegate.sessions import SessionLimits
+from locum.delegate.sockets import BoundSockets, bind
+from locum.errors import ConfigurationError
+from locum.link.exchange import TransmissionParameters
+from locum.names import HostPort
+from locum.node import config, logs
+from locum.node.config import Configuration, TlsSection
+from locum.node.hardening import harden
+from locum.node.lock import DataLock
+from locum.store import Store, open_node_store
+from locum.store.records import AuditEntry
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the databases: a change of configuration takes effect within this time.
+POLL_SECONDS = 0.5
+#: Seconds that handshakes in flight have to finish when the node ends.
+DRAIN_SECONDS = 2.0
+#: Times that the node looks meanwhile whether they have.
+DRAIN_LOOKS = 100
+#: Seconds between two lines of counters in the log, if anything happened.
+REPORT_SECONDS = 60.0
+#: Allocations between two collections of the youngest objects: handshakes leave next to no cycles behind.
+GC_THRESHOLD = 50_000
+
+Announce = Callable[[HostPort], None]
+
+
+def run(data_dir: Path, config_file: Path | None, listen: HostPort | None, *, announce: Announce) -> None:
+    """Run a node on `data_dir` until SIGTERM or SIGINT; `announce` gets the delegate's address once it serves.
+
+    `listen` overrides the configuration. Raises: LocumError, with one line, when it cannot start.
+    """
+    harden()
+    configuration = config.load(data_dir, config_file)
+    logs.configure(level=configuration.log.level, form=configuration.log.format)
+    _make_directory(data_dir)
+    with DataLock(data_dir), open_node_store(data_dir, configuration.node.database) as store:
+        uvloop.run(Node(configuration, store, listen or configuration.delegate.listen).run(announce))
+
+
+def _make_directory(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{data_dir}: the data directory cannot be made: {error.strerror}") from None
+
+
+class Node:
+    """Everything that runs, and in which order it begins and ends."""
+
+    def __init__(self, configuration: Configuration, store: Store, listen: HostPort) -> None:
+        settings = configuration.delegate
+        self._settings = settings
+        self._listen = listen
+        self._channels = Channels(store.terminals, clock=time.monotonic)
+        self._databases = Databases(
+            store, _options(configuration.tls), self._channels, now=time.time, clock=time.monotonic
+        )
+        self._audit: AuditWriter[AuditEntry] = AuditWriter(store.audit_many)
+        self._service = DelegateService(
+            authority=self._databases,
+            serves=self._serves,
+            journal=Journal(self._audit.put, time=time.time),
+            random=os.urandom,
+            session_limits=SessionLimits(
+                lifetime=settings.session_lifetime,
+                overall=settings.max_sessions,
+                per_terminal=settings.max_sessions_per_terminal,
+            ),
+            rate_limits=RateLimits(rate=settings.requests_per_second, burst=settings.request_burst),
+        )
+        self._endpoints: list[Endpoint] = []
+        self._stopping = asyncio.Event()
+
+    async def run(self, announce: Announce) -> None:
+        """Serve until told to stop. Raises: LocumError when it cannot begin."""
+        self._databases.use(self._databases.read())
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_defect)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        bound = self._bind()
+        self._audit.start()
+        try:
+            for sockets, protected in bound:
+                endpoint = self._endpoint(sockets, protected=protected)
+                self._endpoints.append(endpoint)
+                await endpoint.start()
+            _tune_collector()
+            announce(self._endpoints[0].address)
+            log.info("started", extra={"delegate": self._endpoints[0].address})
+            await self._work()
+        finally:
+            await self._end()
+
+    def _serves(self, terminal: str, plain: bool) -> bool:
+        return self._channels.serves(terminal)
+
+    def _bind(self) -> list[tuple[BoundSockets, bool]]:
+        """The sockets of every endpoint, the protected one first. Raises: ConfigurationError."""
+        bound = [(bind(self._listen), True)]
+        if self._settings.secure_path_listen is not None:
+            try:
+                bound.append((bind(self._settings.secure_path_listen), False))
+            except ConfigurationError:
+                bound[0][0].close()
+                raise
+        return bound
+
+    def _endpoint(self, sockets: BoundSockets, *, protected: bool) -> Endpoint:
+        if not protected:
+            log.warning("secure path: messages are plain here", extra={"delegate": sockets.address})
+        return Endpoint(
+            sockets,
+            self._service,
+            credentials=self._channels if protected else None,
+            random=os.urandom,
+            parameters=TransmissionParameters(datagram_size=self._settings.datagram_size),
+        )
+
+    async def _work(self) -> None:
+        """Follow the databases and keep the house until told to stop."""
+        loop = asyncio.get_running_loop()
+        reported = loop.time()
+        # One thread, so that a database that hangs delays the next look at it and nothing else.
+        with ThreadPoolExecutor(1, "databases") as executor:
+            while not await self._stopped_within(POLL_SECONDS):
+                changed = await loop.run_in_executor(executor, self._databases.poll)
+                if changed is not None:
+                    self._databases.use(changed)
+                self._service.suspend(self._databases.outdated)
+                self._service.expire(now=loop.time())
+                for endpoint in self._endpoints:
+                    endpoint.close_idle()
+                if loop.time() - reported >= REPORT_SECONDS:
+                    reported = loop.time()
+                    self._report()
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _end(self) -> None:
+        """Open no more sessions, let those in flight finish, wipe what is left, write the audit log."""
+        loop = asyncio.get_running_loop()
+        log.info("stopping", extra={"sessions": len(self._service.sessions)})
+        self._service.end_sessions()
+        for endpoint in self._endpoints:
+            endpoint.stop_accepting()
+        for _ in range(DRAIN_LOOKS):
+            if not len(self._service.sessions):
+                break
+            await asyncio.sleep(DRAIN_SECONDS / DRAIN_LOOKS)
+        self._service.close()
+        for endpoint in self._endpoints:
+            await endpoint.close()
+        await loop.run_in_executor(None, self._audit.close)
+        self._report()
+        log.info("stopped")
+
+    def _report(self) -> None:
+        counters = asdict(self._service.counters)
+        if any(counters.values()):
+            log.info("since the start", extra=counters | {"audit_dropped": self._audit.dropped})
+
+
+def _options(tls: TlsSection) -> LocalOptions:
+    """What the configuration allows; a list that is empty there restricts nothing."""
+    chosen: dict[str, tuple[Any, ...]] = {
+        "versions": tls.versions,
+        "cipher_suites": tls.cipher_suites,
+        "groups": tls.groups,
+        "key_forms": tls.key_forms,
+    }
+    return replace(LocalOptions(), **{name: codes for name, codes in chosen.items() if codes})
+
+
+def _log_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A callback failed unexpectedly: the message that caused it has no answer, everything else goes on."""
+    error = context.get("exception")
+    extra = whereabouts(error) if isinstance(error, BaseException) else {}
+    log.error("callback failed unexpectedly", extra=extra)
+
+
+def _tune_collector() -> None:
+    """What exists now stays for ever: the collector need not look at it again, nor so often at the rest."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 100)

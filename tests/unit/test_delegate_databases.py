@@ -1,0 +1,178 @@
+"""From the store to the authority: what is read, when it is used, and what an outage leaves in force (A5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from tests.support import exchange, pki
+
+from locum.authority.local import LocalOptions
+from locum.delegate.channels import Channels
+from locum.delegate.databases import STALE_SECONDS, Databases
+from locum.errors import Refused, Unavailable
+from locum.handshake import Verdict
+from locum.store import Action, AuthenticationKeyKind, Store, open_node_store
+from locum.store.trust import NewKey
+from locum.tls.operations import ClientCertificateRequest, ClientCertificateResponse
+
+ROOT = pki.ca()
+PEER = pki.leaf(ROOT)
+ACTOR = "test"
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_node_store(tmp_path / "node") as store:
+        yield store
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def databases(store: Store, clock: Clock) -> Databases:
+    channels = Channels(store.terminals, clock=clock)
+    found = Databases(store, LocalOptions(), channels, now=lambda: pki.EPOCH, clock=clock)
+    found.use(found.read())
+    return found
+
+
+def poll(databases: Databases) -> bool:
+    """One look at the store; True when it has changed."""
+    loaded = databases.poll()
+    if loaded is not None:
+        databases.use(loaded)
+    return loaded is not None
+
+
+def fill(store: Store) -> None:
+    der = x509.load_pem_x509_certificate(ROOT.pem).public_bytes(pki.serialization.Encoding.DER)
+    store.trust.add([NewKey(kind=AuthenticationKeyKind.ANCHOR, name="root", der=der)], actor=ACTOR)
+    store.policies.add("*", "*", Action.ALLOW, actor=ACTOR)
+
+
+def verdict(databases: Databases) -> Verdict:
+    session = databases.open(exchange.TERMINAL)
+    exchange.keyed13(session)  # type: ignore[arg-type]
+    (answer,) = session.perform([exchange.authenticate13(PEER)])
+    assert isinstance(answer, Verdict)
+    return answer
+
+
+def test_nothing_is_opened_before_the_first_read(store: Store, clock: Clock) -> None:
+    channels = Channels(store.terminals, clock=clock)
+    databases = Databases(store, LocalOptions(), channels, now=lambda: pki.EPOCH, clock=clock)
+    with pytest.raises(Unavailable):
+        databases.open("meter")
+
+
+def test_an_empty_store_denies_everything(databases: Databases) -> None:
+    with pytest.raises(Refused, match="no policy allows"):
+        verdict(databases)
+
+
+def test_trust_and_policy_of_the_store_decide(store: Store, databases: Databases) -> None:
+    fill(store)
+    assert poll(databases)
+    assert verdict(databases).accepted
+    assert not poll(databases), "nothing is read twice"
+
+
+def test_pinned_keys_of_the_store_decide(store: Store, databases: Databases) -> None:
+    store.policies.add("*", "*", Action.ALLOW, actor=ACTOR)
+    pinned = x509.load_pem_x509_certificate(PEER.pem).public_key()
+    der = pinned.public_bytes(pki.serialization.Encoding.DER, pki.serialization.PublicFormat.SubjectPublicKeyInfo)
+    pin = NewKey(kind=AuthenticationKeyKind.PIN, name="broker", der=der, peer=f"dns:{pki.PEER_NAME}")
+    store.trust.add([pin], actor=ACTOR)
+    poll(databases)
+    assert verdict(databases).identity == "pin:broker"
+
+
+def test_an_identity_of_the_store_is_offered_to_a_peer_that_asks(store: Store, databases: Databases) -> None:
+    fill(store)
+    issued = pki.client(ROOT)
+    store.terminals.enroll(
+        exchange.TERMINAL, algorithm="AES-CCM-16-64-128", secret=bytes(16), salt=b"", actor=ACTOR
+    )
+    store.identities.add(
+        "meter",
+        chain_pem=issued.chain_pem.decode(),
+        private_key_pem=issued.key_pem,
+        terminals=(exchange.TERMINAL,),
+        actor=ACTOR,
+    )
+    poll(databases)
+    session = databases.open(exchange.TERMINAL)
+    exchange.keyed13(session)  # type: ignore[arg-type]
+    (_, certificate) = session.perform(
+        [exchange.authenticate13(PEER), ClientCertificateRequest(version=0x0304, schemes=(0x0403,))]
+    )
+    assert isinstance(certificate, ClientCertificateResponse)
+    assert certificate.certificates == issued.chain
+
+
+def test_an_identity_that_cannot_be_used_is_left_out_and_logged(
+    store: Store, databases: Databases, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(store)
+    store.identities.add(
+        "broken", chain_pem="no PEM", private_key_pem=b"secret garbage", terminals=("*",), actor=ACTOR
+    )
+    with caplog.at_level(logging.ERROR):
+        poll(databases)
+    assert verdict(databases).accepted
+    (record,) = caplog.records
+    assert vars(record)["identity"] == "broken"
+    assert "garbage" not in repr(vars(record))
+
+
+def test_a_session_in_flight_is_judged_by_the_newest_policy(store: Store, databases: Databases) -> None:
+    fill(store)
+    poll(databases)
+    session = databases.open(exchange.TERMINAL)
+    exchange.keyed13(session)  # type: ignore[arg-type]
+    store.policies.add("*", f"dns:{pki.PEER_NAME}", Action.DENY, actor=ACTOR)
+    poll(databases)
+    (answer,) = session.perform([exchange.authenticate13(PEER)])
+    assert isinstance(answer, Verdict)
+    assert (answer.authentic, answer.allowed) == (True, False)
+
+
+def test_an_outage_leaves_the_last_state_in_force_until_it_is_stale(
+    store: Store,
+    databases: Databases,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill(store)
+    poll(databases)
+
+    def away() -> int:
+        raise Unavailable("the database is away")
+
+    with caplog.at_level(logging.WARNING):
+        with monkeypatch.context() as outage:
+            outage.setattr(store, "generation", away)
+            for _ in range(3):
+                assert not poll(databases)
+                assert verdict(databases).accepted
+                assert not databases.outdated
+                clock.now += STALE_SECONDS / 2
+            assert databases.outdated
+        assert not poll(databases)
+        assert not databases.outdated
+    assert len(caplog.records) == 2, "an outage is logged when it begins and when it ends"

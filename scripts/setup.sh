@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Prepares this checkout: .venv with the package in it, and the Debian packages that are missing.
+#
+#   scripts/setup.sh run    what `locum demo` needs
+#   scripts/setup.sh test   that, the developer's tools, and the programs that the tests run
+#
+# As root on a Debian it installs what is missing; anybody else is told, line by line.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case "${1:-}" in
+    run) extras="demo" programs=(openssl nginx) ;;
+    test) extras="demo,dev" programs=(openssl nginx curl postgres) ;;
+    *) echo "usage: scripts/setup.sh run|test" >&2; exit 2 ;;
+esac
+
+say() { echo "setup: $*" >&2; }
+
+has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    if ! has_venv && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing python3-venv (apt)"
+        apt-get update -qq >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            python3 python3-venv ca-certificates >/dev/null
+    fi
+    if ! has_venv; then
+        say "python3 with its venv module is needed; on Debian: sudo apt-get install python3-venv"
+        exit 1
+    fi
+    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        say "python3 is $(python3 --version); 3.11 or newer is needed"
+        exit 1
+    fi
+    say "creating .venv"
+    python3 -m venv .venv
+fi
+
+say "installing locum[$extras] into .venv"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+
+# Not fatal: whatever needs a program that is not there says so itself.
+.venv/bin/python -m locum.demo.programs "${programs[@]}" || true
+
+touch .venv/bin/.ready-run
+[ "$1" = run ] || touch .venv/bin/.ready-test

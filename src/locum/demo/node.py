@@ -1,0 +1,98 @@
+"""A node of one's own in a directory, run and administered by the command line as a user would.
+
+Knows the commands and nothing of what is behind them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from locum.demo.process import BackgroundProcess
+from locum.errors import Unavailable
+
+DATA = "node"
+COMMAND_TIMEOUT = 60.0
+
+
+class DemoNode:
+    """`locum up` on a free port of loopback, with its data in `directory`/node; a context manager.
+
+    `show` is told each command line and what it printed. `configuration` is the content of a locum.toml.
+    `interpreter_options` go to the node's Python, a profiler for example.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        configuration: str = "",
+        interpreter_options: Sequence[str] = (),
+        show: Callable[[Sequence[str], str], None] = lambda words, output: None,
+    ) -> None:
+        self.directory = directory
+        self._show = show
+        self._arguments = ["up", "--data", DATA, "--listen", "127.0.0.1:0"]
+        if configuration:
+            (directory / "node.toml").write_text(configuration, encoding="utf-8")
+            self._arguments += ["--config", "node.toml"]
+        self.process = BackgroundProcess(
+            "locum up",
+            [sys.executable, *interpreter_options, "-m", "locum", *self._arguments],
+            log_path=directory / "node.log",
+            ready=lambda log: _ready_line(log) is not None,
+            working_directory=directory,
+        )
+
+    @property
+    def address(self) -> str:
+        """The delegate's address, for credential files."""
+        line = _ready_line(self.process.log)
+        if line is None:
+            raise Unavailable("the node is not running")
+        return next(word.removeprefix("delegate=") for word in line.split() if word.startswith("delegate="))
+
+    def start(self) -> Self:
+        """Start it and wait until it serves. Raises: Unavailable."""
+        self.process.start()
+        self._show(("locum", *self._arguments), _ready_line(self.process.log) or "")
+        return self
+
+    def command(self, *words: str) -> str:
+        """Run `locum WORDS` on this node's data and return what it printed. Raises: Unavailable when it fails."""
+        words = (*words, "--data", DATA)
+        done = subprocess.run(  # noqa: S603 - our own program and words
+            [sys.executable, "-m", "locum", *words],
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+        self._show(("locum", *words), done.stdout)
+        if done.returncode != 0:
+            raise Unavailable(f"locum {words[0]} failed: {done.stderr.strip()}")
+        return done.stdout
+
+    def enroll(self, terminal: str) -> Path:
+        """Enrol a terminal; returns its credential file."""
+        name = f"{terminal}.credential"
+        self.command("enroll", "terminal", terminal, "--address", self.address, "--out", name)
+        return self.directory / name
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.process.stop()
+
+
+def _ready_line(log: str) -> str | None:
+    return next((line for line in log.splitlines() if line.startswith("ready ")), None)

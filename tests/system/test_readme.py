@@ -1,0 +1,98 @@
+"""README's commands, run exactly as they stand there, on ports of their own."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"<!-- run: by-hand -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECONDS = 60
+#: What a person does by looking at the screen.
+WAIT_FOR_NODE = "until [ -s locum-data/locum.db ]; do sleep 0.1; done; sleep 0.5\n"
+GREETING = "Hello from behind TLS.\n"
+
+
+def free_port() -> int:
+    """A port below those that the system gives out by itself, which might be given to another test meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
+
+
+def script() -> list[str]:
+    """README's blocks, with the ports that it names replaced by free ones."""
+    ports = {name: str(free_port()) for name in ("4433", "8080", "5683")}
+    text = "\0".join(BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    text = re.sub(r"\b(4433|8080)\b", lambda found: ports[found[0]], text)
+    return (
+        text.replace("locum up", f"locum up --listen 127.0.0.1:{ports['5683']}")
+        .replace("enroll terminal meter-7", f"enroll terminal meter-7 --address coap://127.0.0.1:{ports['5683']}")
+        .split("\0")
+    )
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Types one block after the other into one shell, and returns what the foreground printed."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    environment = {name: value for name, value in os.environ.items() if name != "LOCUM_DATA"}
+    process = subprocess.Popen(
+        ["bash", "-e"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "stderr").open("wb"),
+        text=True,
+        process_group=0,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    def run(block: str) -> str:
+        stdin.write(block + "\necho ---end---\n")
+        stdin.flush()
+        printed = ""
+        while not printed.endswith("---end---\n"):
+            line = stdout.readline()
+            assert line, (printed, (tmp_path / "stderr").read_text())
+            printed += line
+        return printed.removesuffix("---end---\n")
+
+    # Whatever hangs ends here, and the test with it.
+    watchdog = threading.Timer(SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+    watchdog.start()
+    yield run
+    watchdog.cancel()
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        stdin.close()
+        process.wait(SECONDS)
+    stdout.close()
+
+
+def test_commands_by_hand_work_as_written(shell: Callable[[str], str], require: Callable[[str], Path]) -> None:
+    for program in ("openssl", "curl"):
+        require(program)
+    assert shutil.which("bash")
+    server, node, admin, terminal, proxy = script()
+    shell(server)
+    shell(node)
+    printed = shell(WAIT_FOR_NODE + admin)
+    assert "ready delegate=" in printed
+    assert "enrolled terminal meter-7" in printed
+    assert shell(terminal).endswith(GREETING)
+    assert shell(proxy).endswith(GREETING)

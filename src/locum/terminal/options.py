@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 from locum.tls.configuration import ClientConfiguration
+from locum.tls.operations import KeyForm
 from locum.tls.registry import ProtocolVersion
 from locum.tls.session import SessionTicket
 
@@ -19,7 +20,17 @@ MAXIMUM_CONNECTIONS = 256
 IDLE_TIMEOUT = 600.0
 
 _ENGINE_OPTIONS = frozenset(
-    ("alpn", "versions", "cipher_suites", "groups", "ticket", "client_certificate", "record_size_limit")
+    (
+        "alpn",
+        "versions",
+        "cipher_suites",
+        "groups",
+        "ticket",
+        "client_certificate",
+        "record_size_limit",
+        "key_forms",
+        "psk_without_dhe",
+    )
 )
 
 
@@ -34,6 +45,8 @@ class TlsOptions(TypedDict, total=False):
     `on_ticket`: called with each new ticket of the session.
     `client_certificate`: answer a request for a certificate with an identity that the delegate has (true).
     `record_size_limit`: plaintext bytes per record to accept, 64 to 16385 (RFC 8449).
+    `key_forms`: who may derive the record keys of TLS 1.2 (A7); both forms unless given, the delegate chooses.
+    `psk_without_dhe`: offer resumption without (EC)DHE too, which costs forward secrecy (false).
     `timeout`: seconds for connecting, handshake included (30).
     """
 
@@ -46,6 +59,8 @@ class TlsOptions(TypedDict, total=False):
     on_ticket: Callable[[SessionTicket], None] | None
     client_certificate: bool
     record_size_limit: int | None
+    key_forms: tuple[KeyForm, ...]
+    psk_without_dhe: bool
     timeout: float
 
 

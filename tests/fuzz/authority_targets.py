@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support import pki
+from tests.support.exchange import told12
 
 from locum.authority.chains import ChainCache
 from locum.authority.key_exchange12 import perform_key_exchange
@@ -36,6 +37,7 @@ from locum.tls.operations import (
     StartResponse,
 )
 from locum.tls.registry import KeyExchange, NamedGroup
+from locum.tls.signed_messages12 import signed_messages
 
 ROOT = pki.ca()
 INTERMEDIATE = pki.intermediate(ROOT)
@@ -57,6 +59,10 @@ STARTED = StartResponse(
 )
 VALIDATOR = PathValidator((ROOT.pem,), (pki.crl(INTERMEDIATE),))
 STAPLE = pki.ocsp_response(INTERMEDIATE, LEAF.certificate)
+
+
+def _told_messages(data: bytes) -> None:
+    signed_messages(data, seen=AUTHENTICATE, certificates=LEAF.chain, key_exchange=b"")
 
 
 def _requests(data: bytes) -> None:
@@ -130,6 +136,7 @@ def _only_typed_errors(call: Callable[[bytes], None]) -> Callable[[bytes], None]
 
 
 _CALLS: dict[str, Callable[[bytes], None]] = {
+    "told_messages": _told_messages,
     "requests": _requests,
     "start_responses": _start_responses,
     "verdict_responses": _verdict_responses,
@@ -155,6 +162,7 @@ _DH = b"".join(
 _EXCHANGE = ClientKeyExchangeRequest(cipher_suite=0xC02B, parameters=bytes(36))
 _RESPONDER = pki.ocsp_responder(INTERMEDIATE)
 SEEDS: dict[str, tuple[bytes, ...]] = {
+    "told_messages": (b"".join(told12(randoms=bytes(64))),),
     "requests": (
         encode_requests(b"", [START]),
         encode_requests(TOKEN, [AUTHENTICATE, MasterSecretRequest()], with_chain=True),

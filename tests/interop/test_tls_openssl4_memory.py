@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL
 from tests.support import pki
+from tests.support.openssl_names import CLASSICAL_GROUPS, GROUPS, SUITES_12, SUITES_13
 from tests.support.tls_memory import (
     OP_ALLOW_NO_DHE_KEX,
     OP_NO_EXTENDED_MASTER_SECRET,
@@ -34,39 +35,6 @@ TLS12, TLS13 = ProtocolVersion.TLS_1_2, ProtocolVersion.TLS_1_3
 ONLY12 = (SSL.TLS1_2_VERSION, SSL.TLS1_2_VERSION)
 ONLY13 = (SSL.TLS1_3_VERSION, SSL.TLS1_3_VERSION)
 
-#: The suites under the names that OpenSSL has for them.
-SUITES_13 = {
-    0x1301: "TLS_AES_128_GCM_SHA256",
-    0x1302: "TLS_AES_256_GCM_SHA384",
-    0x1303: "TLS_CHACHA20_POLY1305_SHA256",
-    0x1304: "TLS_AES_128_CCM_SHA256",
-    0x1305: "TLS_AES_128_CCM_8_SHA256",
-}
-SUITES_12 = {
-    0xC02B: "ECDHE-ECDSA-AES128-GCM-SHA256",
-    0xC02C: "ECDHE-ECDSA-AES256-GCM-SHA384",
-    0xCCA9: "ECDHE-ECDSA-CHACHA20-POLY1305",
-    0xC02F: "ECDHE-RSA-AES128-GCM-SHA256",
-    0xC030: "ECDHE-RSA-AES256-GCM-SHA384",
-    0xCCA8: "ECDHE-RSA-CHACHA20-POLY1305",
-    0xC0AC: "ECDHE-ECDSA-AES128-CCM",
-    0xC0AE: "ECDHE-ECDSA-AES128-CCM8",
-    0x009E: "DHE-RSA-AES128-GCM-SHA256",
-    0x009F: "DHE-RSA-AES256-GCM-SHA384",
-    0xCCAA: "DHE-RSA-CHACHA20-POLY1305",
-    0xC09E: "DHE-RSA-AES128-CCM",
-    0x009C: "AES128-GCM-SHA256",
-    0x009D: "AES256-GCM-SHA384",
-    0xC09C: "AES128-CCM",
-}
-GROUPS = {
-    NamedGroup.X25519: "X25519",
-    NamedGroup.SECP256R1: "P-256",
-    NamedGroup.SECP384R1: "P-384",
-    NamedGroup.X448: "X448",
-    NamedGroup.X25519MLKEM768: "X25519MLKEM768",
-    NamedGroup.SECP256R1MLKEM768: "SecP256r1MLKEM768",
-}
 #: ML-DSA, the last, exists in TLS 1.3 only.
 KINDS = ("rsa", "p256", "p384", "ed25519", "ed448", "mldsa65")
 
@@ -77,7 +45,7 @@ def check_data(link: Link) -> None:
     assert link.reply(b"from the peer") == b"from the peer"
 
 
-def test_the_suites_of_this_file_are_all_that_are_implemented() -> None:
+def test_the_suites_with_a_name_are_all_that_are_implemented() -> None:
     assert set(SUITES_13) | set(SUITES_12) == set(CIPHER_SUITES)
 
 
@@ -125,7 +93,7 @@ def test_every_group_can_be_asked_for_by_a_hello_retry_request(group: NamedGroup
     check_data(link)
 
 
-@pytest.mark.parametrize("group", list(GROUPS)[:4], ids=list(GROUPS.values())[:4])
+@pytest.mark.parametrize("group", CLASSICAL_GROUPS, ids=CLASSICAL_GROUPS.values())
 def test_every_classical_group_gives_a_tls_12_session(group: NamedGroup) -> None:
     # With an ECDSA key the certificate's own curve would have to be offered too.
     context = server_context(server_leaf("rsa"), versions=ONLY12, groups=GROUPS[group])
@@ -276,7 +244,8 @@ def test_a_stapled_ocsp_response_reaches_the_authority(versions: tuple[int, int]
         link.shake()
 
 
-def test_record_size_limit_of_the_client_bounds_what_openssl_sends_or_is_ignored_by_it() -> None:
+def test_a_server_that_does_not_know_record_size_limit_ignores_it() -> None:
+    """OpenSSL 4 does not; the limits themselves are tested against a scripted server."""
     link = Link(configuration(record_size_limit=512), server_context(versions=ONLY13)).shake()
     assert link.reply(bytes(2000)) == bytes(2000)
     assert link.send(bytes(2000)) == bytes(2000)
@@ -413,9 +382,9 @@ def test_every_kind_of_client_certificate_is_accepted(kind: str, version: Protoc
     link = Link(configuration(key_forms=(form,)), context, by=authority(identities=(identity(kind),))).shake()
     assert link.client.session is not None
     assert link.client.session.client_authenticated
-    shown = link.server.get_peer_certificate()
+    shown = link.server.get_peer_certificate(as_cryptography=True)
     assert shown is not None
-    assert shown.get_subject().CN == "terminal.example.com"
+    assert shown.subject.rfc4514_string() == "CN=terminal.example.com"
     check_data(link)
 
 
@@ -587,26 +556,34 @@ def test_a_server_that_can_only_tls_12_is_no_downgrade() -> None:
     assert link.client.session.version is TLS12
 
 
+class Flip:
+    """Flips a bit of the byte at this position of a stream, unless that is a record's minor version."""
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+        self._seen = 0
+
+    def __call__(self, data: bytes) -> bytes:
+        start, self._seen = self._seen, self._seen + len(data)
+        offset = self._position - start
+        if not 0 <= offset < len(data):
+            return data
+        header = 0
+        while header + 2 < offset:
+            header += 5 + int.from_bytes(data[header + 3 : header + 5], "big")
+        if header + 2 == offset:
+            offset -= 1
+        return data[:offset] + bytes((data[offset] ^ 0x10,)) + data[offset + 1 :]
+
+
 @pytest.mark.parametrize("versions", [ONLY13, ONLY12], ids=["TLS_1_3", "TLS_1_2"])
 def test_any_flipped_bit_in_the_servers_flight_ends_in_a_typed_error(versions: tuple[int, int]) -> None:
     context = server_context(versions=versions)
-    clean = Link(configuration(), context).shake()
-    flight = len(clean.sent_by_server) // 2
-    for position in range(0, flight, 37):
-        seen = 0
-
-        def flip(data: bytes, position: int = position) -> bytes:
-            nonlocal seen
-            start, seen = seen, seen + len(data)
-            if not start <= position < seen:
-                return data
-            changed = bytearray(data)
-            changed[position - start] ^= 0x10
-            return bytes(changed)
-
-        link = Link(configuration(), context, edit_to_client=flip)
-        with pytest.raises((LocumError, SSL.Error, AssertionError)):
-            link.shake()
+    flight = len(Link(configuration(), context).shake().sent_by_server) // 2
+    for position in range(0, flight, 17):
+        link = Link(configuration(), context, edit_to_client=Flip(position))
+        with pytest.raises(LocumError):
+            link.run()
             # What a flip makes of a record's length is that bytes are still missing.
             link.client.receive_data(b"")
         assert not any(isinstance(event, HandshakeComplete) for event in link.events)

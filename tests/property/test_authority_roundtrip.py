@@ -85,7 +85,7 @@ REQUESTS: dict[type[Request], st.SearchStrategy[Any]] = {
     ClientCertificateRequest: st.builds(
         ClientCertificateRequest, version=CODE, schemes=CODES, authorities=CERTIFICATES
     ),
-    ClientSignatureRequest: st.builds(ClientSignatureRequest, version=CODE, content=BLOB, hashed=st.booleans()),
+    ClientSignatureRequest: st.builds(ClientSignatureRequest, version=CODE, content=BLOB),
     MasterSecretRequest: st.builds(MasterSecretRequest),
     SessionKeysRequest: st.builds(
         SessionKeysRequest, extended=st.booleans(), seed=SHORT, randoms=SHORT, finished_hash=SHORT

@@ -24,6 +24,7 @@ from tests.support.exchange import (
     ecdh_parameters,
     identity,
     start12,
+    told12,
 )
 
 from locum.authority.databases import Action, PolicyRule
@@ -80,7 +81,7 @@ POOL: tuple[Request, ...] = (
     ClientCertificateRequest(version=TLS_1_3, schemes=SCHEMES),
     ClientCertificateRequest(version=TLS_1_2, schemes=SCHEMES),
     ClientSignatureRequest(version=TLS_1_3, content=TRANSCRIPT_HASH),
-    ClientSignatureRequest(version=TLS_1_2, content=bytes(32), hashed=True),
+    ClientSignatureRequest(version=TLS_1_2, content=b"".join(told12())),
     MasterSecretRequest(),
     EXTENDED_KEYS,
     FULL_KEYS,

@@ -15,6 +15,7 @@ from locum.tls import messages12, messages13
 from locum.tls.alerts import IllegalParameter
 from locum.tls.extensions import MAX_EXTENSIONS, Extensions, KeyShareEntry
 from locum.tls.messages import CertificateVerify, ClientHello, Finished, ServerHello, serialize
+from locum.tls.operations import MAX_CERTIFICATES
 from locum.tls.receiving import message_name, parse_message
 from locum.tls.registry import KeyExchange
 from locum.wire.cursor import Reader
@@ -67,7 +68,9 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
     ),
     "KeyUpdate": st.builds(messages13.KeyUpdate, update_requested=st.booleans()),
     "HelloRequest": st.builds(messages12.HelloRequest),
-    "Certificate 1.2": st.builds(messages12.Certificate, certificates=st.lists(some, max_size=16).map(tuple)),
+    "Certificate 1.2": st.builds(
+        messages12.Certificate, certificates=st.lists(some, max_size=MAX_CERTIFICATES).map(tuple)
+    ),
     "CertificateStatus": st.builds(messages12.CertificateStatus, ocsp_response=some),
     "ServerKeyExchange": st.builds(messages12.ServerKeyExchange, body=octets),
     "CertificateRequest 1.2": st.builds(

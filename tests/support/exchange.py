@@ -19,6 +19,7 @@ from locum.keys.file import FileKey
 from locum.tls.operations import (
     AuthenticateRequest,
     ClientKeyExchangeRequest,
+    ClientKeyExchangeResponse,
     HandshakeSecretsRequest,
     PeerChain,
     SessionKeysRequest,
@@ -134,6 +135,21 @@ def authenticate12(leaf: pki.Issued, parameters: bytes, *, suite: int | None = N
     )
 
 
+def message12(code: int, body: bytes) -> bytes:
+    """A handshake message with its header."""
+    return bytes((code,)) + len(body).to_bytes(3, "big") + body
+
+
+def told12(*, randoms: bytes = RANDOMS, suite: int = ECDHE_ECDSA) -> tuple[bytes, bytes, bytes]:
+    """ClientHello, ServerHello and CertificateRequest of TLS 1.2, as short as they can be."""
+    version, code = b"\x03\x03", suite.to_bytes(2, "big")
+    return (
+        message12(1, version + randoms[:32] + b"\0" + b"\0\2" + code + b"\1\0"),
+        message12(2, version + randoms[32:] + b"\0" + code + b"\0"),
+        message12(13, b"\1\x40" + b"\0\2\4\3" + b"\0\0"),
+    )
+
+
 def authenticate_rsa(leaf: pki.Issued) -> AuthenticateRequest:
     """The authentication of a TLS 1.2 server with RSA key exchange."""
     return AuthenticateRequest(
@@ -141,15 +157,23 @@ def authenticate_rsa(leaf: pki.Issued) -> AuthenticateRequest:
     )
 
 
-def exchanged12(session: LocalSession, leaf: pki.Issued, start: StartRequest | None = None) -> None:
-    """Bring a session to where TLS 1.2 with ECDHE has its pre-master secret."""
+def exchanged12(
+    session: LocalSession, leaf: pki.Issued, start: StartRequest | None = None
+) -> tuple[AuthenticateRequest, bytes]:
+    """Bring a session to where TLS 1.2 with ECDHE has its pre-master secret.
+
+    Returns the authentication of the server and the body of the ClientKeyExchange.
+    """
     parameters = ecdh_parameters()
+    authenticate = authenticate12(leaf, parameters)
     requests: tuple[Request, ...] = (
         start or start12(),
-        authenticate12(leaf, parameters),
+        authenticate,
         ClientKeyExchangeRequest(cipher_suite=ECDHE_ECDSA, parameters=parameters),
     )
-    session.perform(requests)
+    exchange = session.perform(requests)[2]
+    assert isinstance(exchange, ClientKeyExchangeResponse)
+    return authenticate, exchange.body
 
 
 EXTENDED_KEYS = SessionKeysRequest(extended=True, seed=bytes(32))

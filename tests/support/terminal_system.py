@@ -36,7 +36,7 @@ class Setting:
     def enrol(self, name: str, *addresses: str, options: tuple[str, ...] = ()) -> Path:
         """A credential for a new terminal that reaches the delegate at these addresses, or at its own."""
         credential = self.directory / f"{name}.credential"
-        words = [word for address in addresses or (self.node.url,) for word in ("--delegate", address)]
+        words = [word for address in addresses or (self.node.url,) for word in ("--address", address)]
         self.node.locum("enroll", "terminal", name, "--out", credential, *words, *options)
         return credential
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from OpenSSL import SSL, crypto
 from tests.support import pki
 
@@ -109,8 +110,12 @@ def server_context(
             context.use_privatekey_file(str(issued[1]))
         else:
             context.use_certificate(issued.certificate)
-            # pyOpenSSL has no name for an ML-DSA key, but takes it in PEM.
-            context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, issued.key_pem))
+            context.use_privatekey(
+                # pyOpenSSL has no name for an ML-DSA key, but takes it in PEM.
+                crypto.load_privatekey(crypto.FILETYPE_PEM, issued.key_pem)
+                if isinstance(issued.key, mldsa.MLDSA65PrivateKey)
+                else issued.key
+            )
     context.set_session_id(b"locum-test")
     if ciphers:
         context.set_cipher_list(ciphers.encode())
@@ -233,10 +238,10 @@ class Link:
         except SSL.Error as error:
             self.server_error = error
 
-    def shake(self) -> Link:
-        """Run the handshake to its end on both sides, and what follows it at once (tickets).
+    def run(self) -> None:
+        """Let both sides speak until neither has anything to say.
 
-        Raises: LocumError as the client raised it.
+        Raises: LocumError as the client raised it; what the server thinks is wrong stays in `server_error`.
         """
         self.client.start()
         self.answer_pending()
@@ -246,6 +251,13 @@ class Link:
             if not (self.server_to_client() or moved):
                 break
         self.events += self.client.events()
+
+    def shake(self) -> Link:
+        """Run the handshake to its end on both sides, and what follows it at once (tickets).
+
+        Raises: LocumError as the client raised it, SSL.Error as the server did.
+        """
+        self.run()
         if self.server_error is not None:
             raise self.server_error
         assert self.client.handshake_complete

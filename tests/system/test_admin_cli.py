@@ -122,7 +122,15 @@ class Party:
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-def make(name: str, issuer: Party | None = None, *, ca: bool = False, begin: int = -1, end: int = 30) -> Party:
+def make(
+    name: str,
+    issuer: Party | None = None,
+    *,
+    ca: bool = False,
+    begin: int = -1,
+    end: int = 30,
+    usage: x509.KeyUsage | None = None,
+) -> Party:
     """A certificate that is valid from `begin` to `end`, in days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -132,8 +140,10 @@ def make(name: str, issuer: Party | None = None, *, ca: bool = False, begin: int
     builder = builder.not_valid_before(NOW + begin * DAY).not_valid_after(NOW + end * DAY)
     builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
     if not ca:
-        usage = ExtendedKeyUsageOID.SERVER_AUTH if name == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        purpose = ExtendedKeyUsageOID.SERVER_AUTH if name == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
+        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    if usage is not None:
+        builder = builder.add_extension(usage, critical=True)
     return Party(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
 
 
@@ -141,6 +151,8 @@ ROOT = make("root", ca=True)
 MIDDLE = make("middle", ROOT, ca=True)
 CLIENT = make("client", MIDDLE)
 SERVER = make("server", MIDDLE)
+KEY_AGREEMENT = x509.KeyUsage(False, False, False, False, True, False, False, False, False)
+NOT_FOR_SIGNATURES = make("client", MIDDLE, usage=KEY_AGREEMENT)
 OLD_ROOT = make("old root", ca=True, begin=-30, end=-1)
 
 
@@ -503,7 +515,8 @@ def test_an_encrypted_key_is_opened_with_a_password_from_a_file_only(
         ((CLIENT.pem, ROOT.pem), (CLIENT.key_pem(),), "CN=root is not in the chain above CN=client"),
         ((CLIENT.pem,), (CLIENT.pem,), "one private key is needed, and there are 0"),
         ((CLIENT.pem,), (CLIENT.key_pem(), SERVER.key_pem()), "there are 2"),
-        ((CLIENT.key_pem(),), (CLIENT.key_pem(),), "1 to 16 certificates"),
+        ((CLIENT.key_pem(),), (CLIENT.key_pem(),), "1 to 10 certificates"),
+        ((NOT_FOR_SIGNATURES.pem,), (NOT_FOR_SIGNATURES.key_pem(),), "not for signatures"),
     ],
 )
 def test_a_certificate_and_a_key_that_do_not_fit_are_refused(

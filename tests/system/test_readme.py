@@ -61,6 +61,8 @@ def shell(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     )
     assert process.stdin is not None and process.stdout is not None
     stdin, stdout = process.stdin, process.stdout
+    # What runs in the background keeps the pipe open when a command fails and the shell ends, so it says so.
+    stdin.write("trap 'echo ---failed---' EXIT\n")
 
     def run(block: str) -> str:
         stdin.write(block + "\necho ---end---\n")
@@ -68,7 +70,7 @@ def shell(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         printed = ""
         while not printed.endswith("---end---\n"):
             line = stdout.readline()
-            assert line, (printed, (tmp_path / "stderr").read_text())
+            assert line not in ("", "---failed---\n"), (printed, (tmp_path / "stderr").read_text())
             printed += line
         return printed.removesuffix("---end---\n")
 
@@ -77,10 +79,12 @@ def shell(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     watchdog.start()
     yield run
     watchdog.cancel()
-    if process.poll() is None:
+    # The shell may have ended by itself; what it left in the background has not.
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
+    with suppress(BrokenPipeError):
         stdin.close()
-        process.wait(SECONDS)
+    process.wait(SECONDS)
     stdout.close()
 
 

@@ -47,7 +47,7 @@ def test_two_hundred_terminals_at_once(world: Setting, server: Server) -> None:
     for number in range(MANY):
         credential = world.directory / f"terminal-{number}.credential"
         words = ["enroll", "terminal", f"terminal-{number}", "--out", str(credential)]
-        assert locum([*words, "--delegate", world.node.url, "--data", str(world.node.data)]) == 0
+        assert locum([*words, "--address", world.node.url, "--data", str(world.node.data)]) == 0
         credentials.append(credential)
 
     async def fetch(credential: Path) -> bytes:

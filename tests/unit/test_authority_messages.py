@@ -9,9 +9,10 @@ import pytest
 from locum.authority import messages
 from locum.authority.chains import ChainCache
 from locum.authority.messages import (
-    MAX_CERTIFICATES,
     MAX_MESSAGE,
+    MAX_PARAMETERS,
     MAX_REQUESTS,
+    MAX_SIGNATURE,
     MAX_TEXT,
     ErrorCode,
     decode_requests,
@@ -21,6 +22,7 @@ from locum.authority.messages import (
     encode_requests,
     encode_responses,
 )
+from locum.crypto.asymmetric import certificates
 from locum.errors import (
     DecodeError,
     Incompatible,
@@ -32,9 +34,12 @@ from locum.errors import (
     Unavailable,
 )
 from locum.handshake import Fault, Request, Response, Verdict
+from locum.link.coap import MAXIMUM_BODY
 from locum.tls import operations
 from locum.tls.alerts import IllegalParameter
 from locum.tls.operations import (
+    MAX_CERTIFICATES,
+    MAX_CHAIN,
     AuthenticateRequest,
     ClientKeyExchangeRequest,
     KeyBlockResponse,
@@ -201,6 +206,19 @@ def test_least_recently_used_chain_is_forgotten_first() -> None:
     assert [chains.find(each.digest) for each in (first, second, third)] == [first, None, third]
 
 
+def test_a_terminal_pushes_out_only_the_chains_that_it_brought_itself() -> None:
+    chains = ChainCache(maximum_share=100)
+    of_others = PeerChain((bytes(60),))
+    chains.add(of_others, terminal="other")
+    flood = [PeerChain((bytes(40), bytes((number,)))) for number in range(50)]
+    for chain in flood:
+        chains.add(chain, terminal="meter")
+    assert chains.find(of_others.digest) == of_others
+    assert [chain for chain in flood if chains.find(chain.digest)] == flood[-2:]
+    chains.add(PeerChain((bytes(101),)), terminal="meter")
+    assert len(chains) == 3
+
+
 def test_bytes_of_chains_are_bounded() -> None:
     chains = ChainCache(maximum_bytes=100)
     small, large, huge = PeerChain((bytes(10),)), PeerChain((bytes(95),)), PeerChain((bytes(101),))
@@ -296,6 +314,9 @@ BAD_REQUESTS = {
     "type that is a truth value": bad([TOKEN, {0: True}]),
     "no type": bad([TOKEN, {1: 9}]),
     "unknown key": bad([GOOD_START | {99: 1}]),
+    "false for key 0": bad([TOKEN, {False: 2, 1: 29}]),
+    "true for key 1": bad([TOKEN, {0: 2, True: 29}]),
+    "1.0 for key 1": bad([TOKEN, {0: 2, 1.0: 29}]),
     "text key": bad([GOOD_START | {"1": 1}]),
     "missing field": bad([{0: 1, 1: b"\x03\x04", 2: b"\x13\x01"}]),
     "odd code points": bad([GOOD_START | {1: b"\x03\x04\x03"}]),
@@ -329,6 +350,20 @@ BAD_REQUESTS = {
 }
 
 
+def test_what_a_message_may_hold_fits_the_link() -> None:
+    assert MAX_MESSAGE == MAXIMUM_BODY
+    assert (MAX_CERTIFICATES, MAX_CHAIN) == (certificates.MAX_CERTIFICATES, certificates.MAX_CHAIN_BYTES)
+    longest = dataclasses.replace(
+        AUTHENTICATE,
+        chain=PeerChain(tuple([bytes(MAX_CHAIN // MAX_CERTIFICATES)] * MAX_CERTIFICATES), b""),
+        signature=bytes(MAX_SIGNATURE),
+        content=bytes(MAX_PARAMETERS),
+    )
+    requests = [longest, ClientKeyExchangeRequest(cipher_suite=0xC02B, parameters=longest.content[64:])]
+    encoded = encode_requests(TOKEN, requests, with_chain=True)
+    assert decode_requests(encoded, ChainCache()).requests == tuple(requests)
+
+
 @pytest.mark.parametrize("payload", BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
 def test_bad_request_is_a_decode_error(payload: bytes) -> None:
     with pytest.raises(DecodeError):
@@ -345,6 +380,7 @@ BAD_RESPONSES = {
     "token too long": bad([bytes(9), {0: 2, 1: b"x"}]),
     "missing field": bad([{0: 2}]),
     "unknown key": bad([{0: 2, 1: b"x", 2: b"x"}]),
+    "true for key 1": bad([{0: 2, True: b"x"}]),
     "error without text": bad([{0: 14, 1: 1}]),
     "error with more": bad([{0: 14, 1: 1, 2: "", 3: 0}]),
     "error with a wrong code": bad([{0: 14, 1: "1", 2: ""}]),

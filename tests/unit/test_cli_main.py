@@ -57,6 +57,17 @@ def test_typed_error_becomes_one_line_and_status_1(
     assert capsys.readouterr().err == "locum: error: the file is not there\n"
 
 
+def test_what_a_peer_wrote_into_an_error_cannot_control_the_users_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise ConfigurationError("the peer says \x1b[2J\x07 and \x9b31m")
+
+    install(monkeypatch, command)
+    assert main.run(["fake"]) == 1
+    assert capsys.readouterr().err == "locum: error: the peer says \\x1b[2J\\x07 and \\x9b31m\n"
+
+
 def test_operating_system_error_becomes_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.support.disks import small_disk
 
 from locum.errors import Unavailable
+from locum.terminal import sequence as sequence_module
 from locum.terminal.sequence import Sequence, SequenceState, channel_name, parse_state, render_state
 
 CHANNEL = channel_name(b"one")
@@ -113,6 +114,28 @@ def test_a_copy_of_the_file_is_worth_nothing(path: Path) -> None:
     used(path, 128)
     backup.rename(path)
     assert_new(state(path).sequence(CHANNEL), id_context)
+
+
+def test_a_disk_that_was_set_back_or_cloned_begins_anew_after_the_boot(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot_id = tmp_path / "boot_id"
+    boot_id.write_text("1d6d3b8e-0000-4000-8000-000000000001\n")
+    monkeypatch.setattr(sequence_module, "BOOT_ID", boot_id)
+    id_context = used(path, 64)
+    snapshot = path.read_bytes()
+    assert used(path, 128) == id_context
+    path.write_bytes(snapshot)
+    boot_id.write_text("1d6d3b8e-0000-4000-8000-000000000002\n")
+    assert_new(state(path).sequence(CHANNEL), id_context)
+
+
+def test_a_kernel_that_does_not_tell_its_boots_apart_keeps_numbers_all_the_same(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence_module, "BOOT_ID", tmp_path / "missing")
+    id_context = used(path, 64)
+    assert state(path).sequence(CHANNEL).load() == (id_context, 64)
 
 
 def test_channels_have_numbers_of_their_own_and_those_of_old_keys_go(path: Path) -> None:

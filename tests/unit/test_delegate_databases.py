@@ -12,12 +12,12 @@ from tests.support import exchange, pki
 
 from locum.authority.local import LocalOptions
 from locum.delegate.channels import Channels
-from locum.delegate.databases import STALE_SECONDS, Databases
+from locum.delegate.databases import EXTRA_LOOKS, STALE_SECONDS, Databases
 from locum.errors import Refused, Unavailable
 from locum.handshake import Verdict
 from locum.store import Action, AuthenticationKeyKind, Store, open_node_store
 from locum.store.trust import NewKey
-from locum.tls.operations import ClientCertificateRequest, ClientCertificateResponse
+from locum.tls.operations import MAX_CERTIFICATES, ClientCertificateRequest, ClientCertificateResponse
 
 ROOT = pki.ca()
 PEER = pki.leaf(ROOT)
@@ -124,13 +124,26 @@ def test_an_identity_of_the_store_is_offered_to_a_peer_that_asks(store: Store, d
     assert certificate.certificates == issued.chain
 
 
+CLIENT = pki.client(ROOT)
+NOT_FOR_SIGNATURES = pki.client(ROOT, "rsa", usage=("key_encipherment",))
+
+
+@pytest.mark.parametrize(
+    ("chain", "key"),
+    [
+        (b"no PEM", b"secret garbage"),
+        (CLIENT.chain_pem, b"secret garbage"),
+        (CLIENT.chain_pem, PEER.key_pem),
+        (NOT_FOR_SIGNATURES.chain_pem, NOT_FOR_SIGNATURES.key_pem),
+        (CLIENT.chain_pem + ROOT.pem * MAX_CERTIFICATES, CLIENT.key_pem),
+    ],
+    ids=["no certificate", "no key", "another key", "not for signatures", "too long a chain"],
+)
 def test_an_identity_that_cannot_be_used_is_left_out_and_logged(
-    store: Store, databases: Databases, caplog: pytest.LogCaptureFixture
+    store: Store, databases: Databases, caplog: pytest.LogCaptureFixture, chain: bytes, key: bytes
 ) -> None:
     fill(store)
-    store.identities.add(
-        "broken", chain_pem="no PEM", private_key_pem=b"secret garbage", terminals=("*",), actor=ACTOR
-    )
+    store.identities.add("broken", chain_pem=chain.decode(), private_key_pem=key, terminals=("*",), actor=ACTOR)
     with caplog.at_level(logging.ERROR):
         poll(databases)
     assert verdict(databases).accepted
@@ -149,6 +162,20 @@ def test_a_session_in_flight_is_judged_by_the_newest_policy(store: Store, databa
     (answer,) = session.perform([exchange.authenticate13(PEER)])
     assert isinstance(answer, Verdict)
     assert (answer.authentic, answer.allowed) == (True, False)
+
+
+def test_what_was_read_later_is_not_undone_by_what_was_read_before(
+    store: Store, databases: Databases, clock: Clock
+) -> None:
+    """A slow read in the other thread ends after one that was made because a terminal would be turned away."""
+    fill(store)
+    slow = databases.read()
+    clock.now += 0.1
+    store.policies.add("*", f"dns:{pki.PEER_NAME}", Action.DENY, actor=ACTOR)
+    poll(databases)
+    databases.use(slow)
+    with pytest.raises(Refused):
+        databases.open(exchange.TERMINAL).perform([exchange.START])
 
 
 def test_an_outage_leaves_the_last_state_in_force_until_it_is_stale(
@@ -176,3 +203,62 @@ def test_an_outage_leaves_the_last_state_in_force_until_it_is_stale(
         assert not poll(databases)
         assert not databases.outdated
     assert len(caplog.records) == 2, "an outage is logged when it begins and when it ends"
+
+
+# --- before anybody is turned away ------------------------------------------------------------------------
+
+
+def test_nobody_is_refused_at_the_start_by_a_policy_of_a_moment_ago(databases: Databases, store: Store) -> None:
+    with pytest.raises(Refused, match="no policy allows"):
+        databases.open(exchange.TERMINAL).perform([exchange.START])
+    fill(store)
+    assert verdict(databases).accepted
+
+
+def test_nobody_is_rejected_by_trust_of_a_moment_ago(databases: Databases, store: Store) -> None:
+    store.policies.add("*", "*", Action.ALLOW, actor=ACTOR)
+    session = databases.open(exchange.TERMINAL)
+    exchange.keyed13(session)  # type: ignore[arg-type]
+    fill(store)
+    (answer,) = session.perform([exchange.authenticate13(PEER)])
+    assert isinstance(answer, Verdict) and answer.accepted
+
+
+def test_refusals_make_the_delegate_look_at_the_store_only_so_often(
+    databases: Databases, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    generation = store.generation
+
+    def counted() -> int:
+        nonlocal looks
+        looks += 1
+        return generation()
+
+    monkeypatch.setattr(store, "generation", counted)
+    for _ in range(1000):
+        with pytest.raises(Refused):
+            databases.open(exchange.TERMINAL).perform([exchange.START])
+    assert looks == EXTRA_LOOKS.burst
+    clock.now += 1.0
+    for _ in range(1000):
+        with pytest.raises(Refused):
+            databases.open(exchange.TERMINAL).perform([exchange.START])
+    assert looks == EXTRA_LOOKS.burst + EXTRA_LOOKS.rate
+
+
+def test_a_store_that_cannot_be_read_leaves_a_refusal_a_refusal(
+    databases: Databases, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def broken() -> int:
+        nonlocal looks
+        looks += 1
+        raise Unavailable("the disk is gone")
+
+    monkeypatch.setattr(store, "generation", broken)
+    for _ in range(3):
+        with pytest.raises(Refused, match="no policy allows"):
+            databases.open(exchange.TERMINAL).perform([exchange.START])
+    assert looks == 1, "a store that is not there is waited for once, not by every terminal that is refused"

@@ -24,6 +24,16 @@ def test_a_refused_request_costs_nothing() -> None:
     assert limiter.take("meter", 1.0) == 0.0
 
 
+def test_what_a_request_turned_out_to_be_worth_has_to_be_waited_for() -> None:
+    limiter = RateLimiter(RateLimits(rate=10.0, burst=3.0))
+    assert limiter.take("meter", 0.0) == 0.0
+    limiter.charge("meter", 7.0)
+    assert limiter.take("meter", 0.0) == pytest.approx(0.6)
+    assert limiter.take("meter", 0.61) == 0.0
+    limiter.charge("nobody", 7.0)
+    assert limiter.take("nobody", 0.0) == 0.0
+
+
 def test_a_rest_fills_the_bucket_to_the_burst_and_no_further() -> None:
     limiter = RateLimiter(RateLimits(rate=10.0, burst=3.0))
     limiter.take("meter", 0.0)

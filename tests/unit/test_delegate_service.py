@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -9,19 +10,21 @@ from collections.abc import Callable, Sequence
 import cbor2
 import pytest
 
+from locum.authority.chains import MAX_BYTES
 from locum.authority.databases import Action, PolicyRule, TrustMaterial
 from locum.authority.local import LocalAuthority
 from locum.authority.messages import Answer, decode_responses, encode_requests
 from locum.authority.remote import PATH
 from locum.delegate.journal import REFUSAL_ACTION, REFUSAL_WINDOW, SESSION_ACTION, Journal
 from locum.delegate.limits import RateLimits
-from locum.delegate.service import Authority, DelegateService, ServiceAnswer
+from locum.delegate.service import EFFORT_OF_A_REQUEST, Authority, DelegateService, ServiceAnswer
 from locum.delegate.sessions import SessionLimits
 from locum.errors import DecodeError, Refused, Unavailable
 from locum.handshake import Fault, Request, Response, Verdict
 from locum.link.coap import Code
 from locum.store.records import AuditEntry, Outcome
 from locum.tls.operations import (
+    MAX_CHAIN,
     AuthenticateRequest,
     HandshakeSecretsRequest,
     HandshakeSecretsResponse,
@@ -77,6 +80,8 @@ class ScriptedSession:
 
 
 class ScriptedAuthority:
+    session: type[ScriptedSession] = ScriptedSession
+
     def __init__(self) -> None:
         self.opened: list[ScriptedSession] = []
         self.answers: dict[type[Request], Response | Exception] = {
@@ -96,7 +101,7 @@ class ScriptedAuthority:
         }
 
     def open(self, terminal: str) -> ScriptedSession:
-        session = ScriptedSession(self)
+        session = self.session(self)
         self.opened.append(session)
         return session
 
@@ -112,6 +117,7 @@ class Bench:
         serves: Callable[[str, bool], bool] = lambda terminal, plain: True,
         authority: Authority | None = None,
     ) -> None:
+        self.effort = 0.0
         self.authority = ScriptedAuthority()
         self.audited: list[AuditEntry] = []
         self.now = 1000.0
@@ -123,6 +129,7 @@ class Bench:
             random=lambda length: next(numbers).to_bytes(length, "big"),
             session_limits=session_limits,
             rate_limits=rate_limits or RateLimits(rate=1e6, burst=1e6),
+            effort=lambda: self.effort,
         )
 
     @property
@@ -344,6 +351,15 @@ def test_a_chain_is_asked_for_once_and_then_known_by_its_digest_to_all_terminals
     assert len(bench.ask(other, AUTHENTICATE, MASTER, terminal="other", with_chain=False).responses) == 2
 
 
+def test_a_terminal_that_floods_with_chains_leaves_those_of_others_alone(bench: Bench) -> None:
+    bench.ask(bench.start("other"), AUTHENTICATE, terminal="other")
+    for number in range(2 * MAX_BYTES // MAX_CHAIN):
+        padding = number.to_bytes(2, "big") + bytes(MAX_CHAIN - 1000)
+        chain = PeerChain((*CHAIN.certificates, padding))
+        bench.ask(bench.start(), dataclasses.replace(AUTHENTICATE, chain=chain))
+    assert not bench.ask(bench.start("other"), AUTHENTICATE, terminal="other", with_chain=False).chain_wanted
+
+
 def test_a_chain_that_was_not_authentic_is_not_kept(bench: Bench) -> None:
     bench.authority.answers[AuthenticateRequest] = Verdict(
         authentic=False, allowed=False, reason="expired", fault=Fault.EXPIRED
@@ -372,6 +388,27 @@ def test_a_flood_is_limited_while_another_terminal_is_served() -> None:
     assert bench.post(start, "flood").code == Code.CHANGED
     refusals = [entry for entry in bench.audited if entry.action == REFUSAL_ACTION]
     assert len(refusals) == 1, "a flood must not fill the audit log"
+
+
+def test_a_request_that_takes_long_counts_as_several() -> None:
+    """A terminal must not keep everybody waiting with certificates that are hard to validate."""
+    bench = Bench(rate_limits=RateLimits(rate=10.0, burst=5.0))
+    perform = ScriptedSession.perform
+
+    class Laborious(ScriptedSession):
+        def perform(self, requests: Sequence[Request]) -> tuple[Response, ...]:
+            bench.effort += 9 * EFFORT_OF_A_REQUEST
+            return perform(self, requests)
+
+    bench.authority.session = Laborious
+    start = encode_requests(b"", (START,))
+    assert bench.post(start, "heavy").code == Code.CHANGED
+    assert bench.post(start, "heavy").code == Code.TOO_MANY_REQUESTS
+    assert bench.post(start, "meter").code == Code.CHANGED
+    bench.now += 0.45
+    assert bench.post(start, "heavy").code == Code.TOO_MANY_REQUESTS
+    bench.now += 0.1
+    assert bench.post(start, "heavy").code == Code.CHANGED
 
 
 def test_repeated_refusals_are_counted_and_the_number_is_audited_later(bench: Bench) -> None:

@@ -1,25 +1,31 @@
 """LocalAuthority: client certificates, chosen for terminal and peer, and the signatures with them (A10)."""
 
 import dataclasses
-import hashlib
+from collections.abc import Sequence
 
 import pytest
 from tests.support import pki
 from tests.support.exchange import (
     EXTENDED_KEYS,
+    RANDOMS,
     TERMINAL,
     TRANSCRIPT_HASH,
+    authenticate12,
     authenticate13,
     authority,
+    ecdh_parameters,
     exchanged12,
     identity,
     keyed13,
+    message12,
+    start12,
+    told12,
 )
 
 from locum.authority.databases import Identity
 from locum.authority.local import LocalSession
 from locum.crypto.asymmetric.signatures import PublicKey, verify
-from locum.errors import ConfigurationError, Refused, Unavailable
+from locum.errors import ConfigurationError, DecodeError, Refused, Unavailable
 from locum.keys.file import FileKey
 from locum.tls.operations import (
     ClientCertificateRequest,
@@ -82,19 +88,73 @@ def test_signature_of_tls_1_3_covers_the_clients_context(kind: str, scheme: Sign
     verify(scheme.name, public, signed.signature, content, strict=True)
 
 
+def certificate12(certificates: Sequence[bytes]) -> bytes:
+    entries = b"".join(len(data).to_bytes(3, "big") + data for data in certificates)
+    return message12(11, len(entries).to_bytes(3, "big") + entries)
+
+
 @pytest.mark.parametrize("kind", ["p256", "rsa", "ed25519"])
 def test_signature_of_tls_1_2_covers_the_messages(kind: str) -> None:
-    session = session12(identity(kind))
-    scheme = SignatureScheme(chosen(session, ANY12).scheme)
-    messages = b"all handshake messages so far"
-    hashed = kind != "ed25519"
-    content = hashlib.sha256(messages).digest() if hashed else messages
-    signed, _ = session.perform(
-        [ClientSignatureRequest(version=TLS_1_2, content=content, hashed=hashed), EXTENDED_KEYS]
-    )
+    """RFC 5246 section 7.4.8: "all handshake messages sent or received, starting at client hello"."""
+    session = authority(identities=(identity(kind),)).open(TERMINAL)
+    server, exchange = exchanged12(session, LEAF)
+    client = chosen(session, ANY12)
+    client_hello, server_hello, certificate_request = told12()
+    told = client_hello + server_hello + certificate_request
+    signed, _ = session.perform([ClientSignatureRequest(version=TLS_1_2, content=told), EXTENDED_KEYS])
     assert isinstance(signed, ClientSignatureResponse)
+    proof = server.scheme.to_bytes(2, "big") + len(server.signature).to_bytes(2, "big") + server.signature
+    messages = (
+        client_hello,
+        server_hello,
+        certificate12(LEAF.chain),
+        message12(12, server.content[64:] + proof),
+        certificate_request,
+        message12(14, b""),
+        certificate12(client.certificates),
+        message12(16, exchange),
+    )
     public = PublicKey.of(pki.client(pki.ca(), kind).certificate.public_key())
-    verify(scheme.name, public, signed.signature, messages, strict=False)
+    scheme = SignatureScheme(client.scheme)
+    verify(scheme.name, public, signed.signature, b"".join(messages), strict=False)
+
+
+FOREIGN_RANDOMS = bytes(64)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (),
+        told12()[:2],
+        (*told12(), told12()[2]),
+        (told12()[1], told12()[0], told12()[2]),
+        told12(randoms=RANDOMS[:32] + FOREIGN_RANDOMS[32:]),
+        told12(randoms=FOREIGN_RANDOMS[:32] + RANDOMS[32:]),
+        told12(suite=0xC02C),
+        (*told12()[:2], message12(13, b"")),
+        (*told12()[:2], told12()[2][:-1]),
+        (b"any bytes that somebody wants to have signed",),
+        (certificate_verify_content(b"client", bytes(32)),),
+        (bytes(32),),
+    ],
+)
+def test_nothing_but_the_messages_of_this_handshake_is_signed_in_tls_1_2(told: tuple[bytes, ...]) -> None:
+    """A terminal that is not honest must not get signatures that are of use elsewhere."""
+    session = session12(identity())
+    chosen(session, ANY12)
+    with pytest.raises((Refused, DecodeError)):
+        session.perform([ClientSignatureRequest(version=TLS_1_2, content=b"".join(told))])
+    with pytest.raises(Refused, match="over"):
+        session.perform([EXTENDED_KEYS])
+
+
+def test_no_signature_in_tls_1_2_before_the_client_key_exchange() -> None:
+    """It is what makes the signed messages fresh: nobody but the authority knows its secret."""
+    session = authority(identities=(identity(),)).open(TERMINAL)
+    session.perform([start12(), authenticate12(LEAF, ecdh_parameters()), ANY12])
+    with pytest.raises(Refused):
+        session.perform([ClientSignatureRequest(version=TLS_1_2, content=b"".join(told12()))])
 
 
 def test_pkcs1_where_the_peer_of_tls_1_2_knows_nothing_else() -> None:
@@ -202,24 +262,16 @@ def test_tls_1_3_signs_a_transcript_hash_and_nothing_else(content: bytes) -> Non
         session.perform([ClientSignatureRequest(version=TLS_1_3, content=content)])
 
 
-@pytest.mark.parametrize("hashed", [True, False])
-def test_content_of_tls_1_2_is_not_signed_in_tls_1_3(hashed: bool) -> None:
+def test_content_of_tls_1_2_is_not_signed_in_tls_1_3() -> None:
     session = session13(identity())
     chosen(session)
     with pytest.raises(Refused):
-        session.perform([ClientSignatureRequest(version=TLS_1_2, content=bytes(32), hashed=hashed)])
+        session.perform([ClientSignatureRequest(version=TLS_1_2, content=b"".join(told12()))])
 
 
 def test_identity_for_another_version_is_refused() -> None:
     with pytest.raises(Refused):
         session13(identity()).perform([ANY12])
-
-
-def test_digest_of_the_wrong_length_is_refused() -> None:
-    session = session12(identity())
-    chosen(session, ANY12)
-    with pytest.raises(Refused):
-        session.perform([ClientSignatureRequest(version=TLS_1_2, content=bytes(31), hashed=True)])
 
 
 def test_holder_of_the_key_that_cannot_be_reached_ends_the_session() -> None:

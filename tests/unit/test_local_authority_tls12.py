@@ -26,6 +26,7 @@ from tests.support.exchange import (
     exchanged12,
     start12,
 )
+from tests.support.require import require
 
 from locum.authority.local import LocalSession
 from locum.crypto.asymmetric.finite_field import FiniteFieldGroup, ffdhe, modp
@@ -139,7 +140,11 @@ def test_group_that_the_terminal_left_out_is_misbehaviour() -> None:
         exchange(ecdh_parameters(NamedGroup.SECP384R1, bytes(97)), start=start12(groups=(NamedGroup.X25519,)))
 
 
-@pytest.mark.parametrize("parameters", [b"\x03", b"\x03\x00\x1d\x20" + bytes(31), ecdh_parameters() + b"\0"])
+@pytest.mark.parametrize(
+    "parameters",
+    [b"\x03", b"\x03\x00\x1d\x20" + bytes(31), ecdh_parameters() + b"\0"],
+    ids=["cut-off", "short-share", "trailing"],
+)
 def test_malformed_parameters_are_a_decode_error(parameters: bytes) -> None:
     with pytest.raises(DecodeError):
         exchange(parameters)
@@ -172,6 +177,28 @@ def test_dhe_in_groups_of_known_origin(group: FiniteFieldGroup) -> None:
     assert master_secret(opened) == expected_master(secret.lstrip(b"\0"), DHE_RSA)
 
 
+@pytest.mark.parametrize("group", [ffdhe(6144), ffdhe(8192), modp(8192)], ids=lambda each: each.name)
+def test_no_server_makes_us_compute_in_a_larger_group_than_was_offered(group: FiniteFieldGroup) -> None:
+    with pytest.raises(Incompatible, match="larger"):
+        exchange(dh_parameters(group.prime, 2, 5), leaf=RSA_LEAF, suite=DHE_RSA)
+
+
+def test_the_groups_that_are_offered_bound_those_that_the_server_may_make() -> None:
+    two_groups = (NamedGroup.X25519, NamedGroup.FFDHE2048)
+    exchange(dh_parameters(modp(2048).prime, 2, 5), leaf=RSA_LEAF, suite=DHE_RSA, start=start12(groups=two_groups))
+    with pytest.raises(Incompatible, match="larger"):
+        exchange(
+            dh_parameters(ffdhe(3072).prime, 2, 5), leaf=RSA_LEAF, suite=DHE_RSA, start=start12(groups=two_groups)
+        )
+
+
+def test_without_a_finite_field_group_in_the_offer_the_server_makes_its_own() -> None:
+    start = start12(groups=(NamedGroup.X25519,))
+    exchange(dh_parameters(modp(4096).prime, 2, 5), leaf=RSA_LEAF, suite=DHE_RSA, start=start)
+    with pytest.raises(Incompatible, match="larger"):
+        exchange(dh_parameters(modp(6144).prime, 2, 5), leaf=RSA_LEAF, suite=DHE_RSA, start=start)
+
+
 def test_leading_zeros_of_the_dhe_secret_are_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
     # RFC 5246 section 8.1.2. A secret that begins with zeros is made by letting the library give one.
     padded = b"\0\0" + bytes(range(1, 255))
@@ -181,6 +208,7 @@ def test_leading_zeros_of_the_dhe_secret_are_stripped(monkeypatch: pytest.Monkey
 
 
 def _rfc5114_group() -> tuple[int, int]:
+    require("openssl")
     pem = subprocess.run(
         ["openssl", "genpkey", "-algorithm", "DH", "-pkeyopt", "group:dh_2048_256"],
         capture_output=True,
@@ -192,12 +220,17 @@ def _rfc5114_group() -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     ("prime", "generator"),
-    [(ffdhe(2048).prime, 5), (ffdhe(2048).prime + 2, 2), (23, 5), ((1 << 1024) - 105, 2), _rfc5114_group()],
-    ids=["generator", "prime", "tiny", "1024-bits", "rfc5114"],
+    [(ffdhe(2048).prime, 5), (ffdhe(2048).prime + 2, 2), (23, 5), ((1 << 1024) - 105, 2)],
+    ids=["generator", "prime", "tiny", "1024-bits"],
 )
 def test_group_of_unknown_origin_is_incompatible(prime: int, generator: int) -> None:
     with pytest.raises(Incompatible, match="RFC 7919"):
         exchange(dh_parameters(prime, generator, 5), leaf=RSA_LEAF, suite=DHE_RSA)
+
+
+def test_group_of_rfc_5114_with_its_small_subgroup_is_incompatible() -> None:
+    with pytest.raises(Incompatible, match="RFC 7919"):
+        exchange(dh_parameters(*_rfc5114_group(), 5), leaf=RSA_LEAF, suite=DHE_RSA)
 
 
 @pytest.mark.parametrize("public", [0, 1, ffdhe(2048).prime - 1, ffdhe(2048).prime])
@@ -225,6 +258,13 @@ def test_rsa_encrypts_version_and_random_to_the_certificate() -> None:
     # RFC 5246 section 7.4.7.1: the version offered in the ClientHello, and 46 random bytes.
     assert pre_master == b"\x03\x03" + bytes(range(46))
     assert master_secret(opened) == expected_master(pre_master, RSA)
+
+
+@pytest.mark.parametrize("claim", [{"signature": b"x"}, {"content": RANDOMS + b"x"}])
+def test_rsa_key_exchange_with_anything_signed_is_refused(claim: dict[str, bytes]) -> None:
+    """Nobody has verified it, so nothing later may take it for the peer's word."""
+    with pytest.raises(Refused, match="nothing is signed"):
+        session().perform([dataclasses.replace(authenticate_rsa(RSA_LEAF), **claim)])
 
 
 @pytest.mark.parametrize(

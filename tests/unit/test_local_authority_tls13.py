@@ -663,15 +663,6 @@ def test_memory_of_chains_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == 4
 
 
-def test_bytes_of_remembered_chains_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("locum.authority.authentication.MAX_CACHED_BYTES", 100)
-    calls = counting(monkeypatch)
-    delegate = authority()
-    for _ in range(2):
-        ask(delegate, authenticate13(LEAF))
-    assert len(calls) == 2
-
-
 @pytest.mark.parametrize(
     "trust",
     [

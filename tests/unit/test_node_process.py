@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def root_logger() -> Iterator[logging.Logger]:
     root.setLevel(level)
     logging.getLogger("locum").setLevel(logging.NOTSET)
     logging.raiseExceptions = True
+    logging.captureWarnings(False)
 
 
 def log_lines(form: logs.LogFormat, root: logging.Logger) -> list[str]:
@@ -45,7 +47,7 @@ def log_lines(form: logs.LogFormat, root: logging.Logger) -> list[str]:
 
 def test_text_log_lines_cannot_be_forged_by_what_is_logged(root_logger: logging.Logger) -> None:
     first, second, *trace = log_lines("text", root_logger)
-    assert first.endswith(r"info    locum.test: terminal a\x0ab\x1b[31m peer=dns:x\x0d\x0ay code=4")
+    assert first.endswith(r"info    locum.test: terminal a\nb\x1b[31m peer=dns:x\r\ny code=4")
     assert second.endswith("error   locum.test: failed")
     assert trace[-1] == "OSError: gone"
 
@@ -60,6 +62,17 @@ def test_json_log_lines_are_objects_with_the_fields_of_the_call(root_logger: log
         4,
     )
     assert "OSError: gone" in second["trace"]
+
+
+def test_what_a_library_warns_of_is_a_line_of_the_log(root_logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logs.configure(level="info", form="json", stream=stream)
+        warnings.warn("an old algorithm", stacklevel=1)
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert (line["level"], line["logger"]) == ("warning", "py.warnings")
+    assert "an old algorithm" in line["message"]
 
 
 def test_a_directory_has_one_lock_and_names_its_holder(tmp_path: Path) -> None:

@@ -245,6 +245,15 @@ def test_path_that_is_too_long() -> None:
     assert "too long" in str(rejected)
 
 
+@pytest.mark.parametrize("sent_along", ["its root", "itself"])
+def test_what_is_issued_by_itself_does_not_hide_that_an_issuer_is_unknown(sent_along: str) -> None:
+    stranger = pki.ca(name="Nobody's Root")
+    leaf = pki.leaf(stranger) if sent_along == "its root" else pki.self_signed()
+    rejected = rejection(leaf, chain=(*leaf.chain, stranger.der if sent_along == "its root" else leaf.der))
+    assert rejected.fault is Fault.UNKNOWN_ISSUER
+    assert "locum trust add" in str(rejected)
+
+
 def test_name_constraints_of_an_authority() -> None:
     constraints = x509.NameConstraints([x509.DNSName("allowed.example")], None)
     constrained = pki.intermediate(ROOT, name="Constrained", extensions=((constraints, True),))

@@ -140,7 +140,7 @@ def test_key_generation_and_authentication_may_come_in_either_order_and_repeat()
         .exchange(
             (ClientKeyExchangeRequest(cipher_suite=0xC02B), ClientKeyExchangeResponse(body=b"")),
             (
-                ClientSignatureRequest(version=0x0303, content=b"", hashed=True),
+                ClientSignatureRequest(version=0x0303, content=b""),
                 ClientSignatureResponse(signature=b""),
             ),
         )

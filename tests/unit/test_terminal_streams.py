@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -266,6 +266,41 @@ def test_tls12_ends_both_directions_at_the_peers_close_notify(run: Any) -> None:
             writer.write(b"dropped")
 
     with TlsPeer(leave) as peer:
+        run(main(peer))
+
+
+def test_an_answer_to_data_that_came_with_a_tls12_close_notify_is_dropped(run: Any) -> None:
+    class Answering(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.received = b""
+            self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast(asyncio.Transport, transport)
+
+        def data_received(self, data: bytes) -> None:
+            self.received += data
+            self.transport.write(b"answer")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost.set_result(exc)
+
+    def say_and_leave(connection: SSL.Connection, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        connection.sendall(b"the last word")
+        connection.shutdown()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        drain(sock)
+
+    async def main(peer: TlsPeer) -> None:
+        terminal = Terminal(authority=tls_memory.authority())
+        _, protocol = await terminal.create_connection(
+            Answering, LOOPBACK, peer.port, server_name=pki.PEER_NAME, versions=(ProtocolVersion.TLS_1_2,)
+        )
+        assert await protocol.lost is None
+        assert protocol.received == b"the last word"
+
+    with TlsPeer(say_and_leave) as peer:
         run(main(peer))
 
 

@@ -281,6 +281,14 @@ def test_tls12_answers_the_peers_close_notify_and_sends_no_more() -> None:
     assert peer.errors == []
 
 
+def test_sending_after_the_engine_has_answered_the_peers_close_notify_is_a_broken_pipe() -> None:
+    """One thread has fed the peer's close_notify to the engine, and another sends before the first has seen it."""
+    with TlsPeer(echo) as peer, connect(peer, versions=(ProtocolVersion.TLS_1_2,)) as session:
+        session._key.holder.close()
+        with pytest.raises(BrokenPipeError):
+            session.sendall(b"x")
+
+
 def test_a_peer_that_closes_in_mid_handshake_is_at_fault() -> None:
     with RawPeer(lambda sock: None) as peer, pytest.raises((PeerError, Unavailable)):
         connect(peer)

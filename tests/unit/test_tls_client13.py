@@ -19,9 +19,8 @@ from tests.support.tls_script import (
 )
 
 from locum.crypto.symmetric import SHA256
-from locum.errors import DecodeError, OperationError, Refused, TimedOut, Unavailable
-from locum.handshake import Fault as VerdictFault
-from locum.handshake import Request, Response, Verdict
+from locum.errors import DecodeError
+from locum.handshake import Request
 from locum.tls import messages13
 from locum.tls.alerts import (
     AlertDescription,
@@ -29,35 +28,48 @@ from locum.tls.alerts import (
     DecryptError,
     IllegalParameter,
     MissingExtension,
-    PeerRejected,
     UnexpectedMessage,
     UnsupportedExtension,
     UnsupportedVersion,
 )
 from locum.tls.configuration import ClientConfiguration
 from locum.tls.connection import ClientConnection, DataReceived, HandshakeComplete, TicketReceived
-from locum.tls.extensions import Extensions, parse_client_shares, parse_codes, parse_server_name, write_alpn
+from locum.tls.extensions import (
+    Extensions,
+    parse_client_shares,
+    parse_codes,
+    parse_server_name,
+    write_alpn,
+    write_server_name,
+)
 from locum.tls.messages import HELLO_RETRY_REQUEST_RANDOM, serialize
 from locum.tls.operations import (
+    MAX_CERTIFICATES,
+    MAX_CHAIN,
     AuthenticateRequest,
     HandshakeSecretsRequest,
-    HandshakeSecretsResponse,
-    KeyShareResponse,
-    MasterSecretResponse,
-    StartResponse,
 )
-from locum.tls.registry import ContentType, ExtensionType, NamedGroup, ProtocolVersion, SignatureScheme
+from locum.tls.registry import (
+    CIPHER_SUITES,
+    ContentType,
+    ExtensionType,
+    NamedGroup,
+    ProtocolVersion,
+    SignatureScheme,
+)
 
 E, A = ExtensionType, AlertDescription
 ILLEGAL, DECODE = A.ILLEGAL_PARAMETER, A.DECODE_ERROR
+TICKET: Any = dict(BY_NAME["1.3 resumed"].settings)["ticket"]
 UNSUPPORTED = A.UNSUPPORTED_EXTENSION
+LONG_CHAIN = ((bytes(MAX_CHAIN // 2), Extensions()), (bytes(MAX_CHAIN // 2 + 1), Extensions()))
 STATUS_2 = b"\2\0\0\1x"
 SHARE_25519 = b"\x00\x1d\x00\x20" + bytes(32)
 SHARE_P256 = b"\x00\x17\x00\x41" + bytes(65)
 
 
 def many_certificates(message: Any) -> Any:
-    return replace(message, entries=((CERTIFICATE, Extensions()),) * 17)
+    return replace(message, entries=((CERTIFICATE, Extensions()),) * (MAX_CERTIFICATES + 1))
 
 
 def in_entry(code: int, data: bytes) -> Any:
@@ -229,7 +241,8 @@ FAULTS = [
     evidence("cut", "certificate_request", cut(), DecodeError, DECODE),
     evidence("no certificate", "certificate", fields(entries=()), DecodeError, DECODE),
     evidence("context", "certificate", fields(context=b"x"), IllegalParameter, ILLEGAL),
-    evidence("17 certificates", "certificate", many_certificates, DecodeError, DECODE),
+    evidence("11 certificates", "certificate", many_certificates, DecodeError, DECODE),
+    evidence("too many bytes", "certificate", fields(entries=LONG_CHAIN), DecodeError, DECODE),
     evidence("empty certificate", "certificate", fields(entries=((b"", Extensions()),)), DecodeError, DECODE),
     evidence(
         "unknown extension", "certificate", in_entry(0xFAFA, b""), UnsupportedExtension, A.UNSUPPORTED_EXTENSION
@@ -279,6 +292,15 @@ def test_the_client_hello_offers_what_was_configured_and_what_the_authority_chos
     assert sent.legacy_version == 0x0303
 
 
+def test_the_server_name_is_sent_without_its_final_dot() -> None:
+    """RFC 6066 section 3: "without a trailing dot"."""
+    client = ClientConnection(ClientConfiguration(server_name=SERVER_NAME + "."), random=bytes, now=lambda: 0.0)
+    client.start()
+    assert client.pending is not None
+    client.answer(ScriptedAuthority().perform(client.pending))
+    assert write_server_name(SERVER_NAME) in client.data_to_send()
+
+
 def test_the_second_client_hello_differs_only_in_share_and_cookie() -> None:
     talk = Conversation(BY_NAME["1.3 HelloRetryRequest"])
     first = talk.hello
@@ -294,6 +316,20 @@ def test_the_second_client_hello_differs_only_in_share_and_cookie() -> None:
     assert [i for i in again.extensions.items if i[0] not in changed] == [
         i for i in first.extensions.items if i[0] not in changed
     ]
+
+
+@pytest.mark.parametrize(("suite", "stays"), [(0x1301, True), (0x1303, True), (0x1302, False)])
+def test_a_psk_is_offered_again_after_a_request_only_if_its_hash_is_that_of_the_suite(
+    suite: int, stays: bool
+) -> None:
+    """RFC 8446 section 4.1.2: PSKs that do not go with the server's cipher suite are removed."""
+    code = CIPHER_SUITES[suite]
+    ticket = replace(TICKET, suite=code, secret=bytes(code.hash.length))
+    talk = Conversation(BY_NAME["1.3 HelloRetryRequest"], ticket=ticket)
+    assert talk.hello is not None
+    assert talk.hello.extensions.get(E.PRE_SHARED_KEY) is not None
+    talk.play(1)
+    assert (talk.hello.extensions.get(E.PRE_SHARED_KEY) is not None) == stays
 
 
 def test_a_request_for_a_cookie_alone_keeps_the_share() -> None:
@@ -334,8 +370,8 @@ def test_a_ticket_that_does_not_fit_is_not_offered(setting: str, value: Any) -> 
 
 
 def test_an_expired_ticket_is_not_offered() -> None:
-    ticket = replace(dict(BY_NAME["1.3 resumed"].settings)["ticket"], lifetime=99)  # type: ignore[type-var]
-    assert b"the ticket" not in Conversation(BY_NAME["1.3"], ticket=ticket).sent
+    assert b"the ticket" in Conversation(BY_NAME["1.3"], ticket=replace(TICKET, lifetime=101)).sent
+    assert b"the ticket" not in Conversation(BY_NAME["1.3"], ticket=replace(TICKET, lifetime=99)).sent
 
 
 # --- what is agreed -----------------------------------------------------------------------------------------
@@ -498,119 +534,6 @@ def test_a_record_that_does_not_authenticate_is_refused(position: int) -> None:
     with pytest.raises(BadRecordMac):
         talk.deliver(bytes(data))
     assert talk.last_alert == A.BAD_RECORD_MAC
-
-
-# --- authorities that refuse, fail or talk nonsense ---------------------------------------------------------
-
-
-class Faulty(ScriptedAuthority):
-    """An authority of which one answer is replaced."""
-
-    def __init__(self, kind: type[Response], answer: Any) -> None:
-        super().__init__()
-        self._kind, self._answer = kind, answer
-
-    def _one(self, request: Request) -> Response:
-        response = super()._one(request)
-        if not isinstance(response, self._kind):
-            return response
-        return self._answer(response) if callable(self._answer) else self._answer  # type: ignore[no-any-return]
-
-
-def start(**values: Any) -> Any:
-    return lambda response: replace(response, **values)
-
-
-NONSENSE: list[tuple[type[Response], Any]] = [
-    (StartResponse, KeyShareResponse(key_share=b"x")),
-    (StartResponse, start(versions=())),
-    (StartResponse, start(versions=(0x0302,))),
-    (StartResponse, start(cipher_suites=())),
-    (StartResponse, start(cipher_suites=(0x0A0A,))),
-    (StartResponse, start(cipher_suites=(0xC02F,), versions=(0x0304,))),
-    (StartResponse, start(groups=())),
-    (StartResponse, start(groups=(NamedGroup.X448,))),
-    (StartResponse, start(signature_schemes=())),
-    (StartResponse, start(key_share=b"")),
-    (HandshakeSecretsResponse, MasterSecretResponse(secret=bytes(32))),
-    (HandshakeSecretsResponse, HandshakeSecretsResponse(client_secret=bytes(31), server_secret=bytes(32))),
-    (HandshakeSecretsResponse, HandshakeSecretsResponse(client_secret=bytes(32), server_secret=b"")),
-    (Verdict, MasterSecretResponse(secret=bytes(32))),
-    (MasterSecretResponse, Verdict(authentic=True, allowed=True)),
-    (MasterSecretResponse, MasterSecretResponse(secret=b"")),
-    (MasterSecretResponse, MasterSecretResponse(secret=bytes(48))),
-]
-
-
-@pytest.mark.parametrize(("kind", "answer"), NONSENSE)
-def test_a_nonsensical_answer_of_the_authority_is_its_fault_and_not_the_peers(
-    kind: type[Response], answer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.support.tls_script.ScriptedAuthority", lambda **_: Faulty(kind, answer))
-    talk = None
-    with pytest.raises(OperationError):
-        talk = Conversation(BY_NAME["1.3"])
-        talk.play()
-    if talk is not None:
-        assert talk.last_alert == A.INTERNAL_ERROR
-
-
-def test_an_empty_second_share_of_the_authority_is_its_fault() -> None:
-    talk = Conversation(BY_NAME["1.3 HelloRetryRequest"])
-    talk.authority = Faulty(KeyShareResponse, KeyShareResponse(key_share=b""))
-    with pytest.raises(OperationError):
-        talk.play(1)
-
-
-@pytest.mark.parametrize("error", [Refused("no"), Unavailable("gone"), TimedOut("slow")], ids=repr)
-def test_an_operation_that_fails_ends_the_handshake_with_internal_error(error: OperationError) -> None:
-    talk = Conversation(BY_NAME["1.3"])
-    talk.client.receive_data(talk.step("server_hello"))
-    assert talk.client.pending is not None
-    with pytest.raises(type(error)) as caught:
-        talk.client.fail(error)
-    assert caught.value is error
-    assert bytes(talk.client.data_to_send()) == b"\x15\x03\x03\x00\x02\x02\x50"
-    with pytest.raises(RuntimeError):
-        talk.client.fail(error)
-
-
-@pytest.mark.parametrize(
-    ("fault", "alert"),
-    [
-        (VerdictFault.BAD_CERTIFICATE, A.BAD_CERTIFICATE),
-        (VerdictFault.EXPIRED, A.CERTIFICATE_EXPIRED),
-        (VerdictFault.UNKNOWN_ISSUER, A.UNKNOWN_CA),
-        (VerdictFault.WRONG_NAME, A.BAD_CERTIFICATE),
-        (VerdictFault.REVOKED, A.CERTIFICATE_REVOKED),
-        (VerdictFault.BAD_SIGNATURE, A.DECRYPT_ERROR),
-        (VerdictFault.UNSUPPORTED, A.UNSUPPORTED_CERTIFICATE),
-        (VerdictFault.BAD_STATUS_RESPONSE, A.BAD_CERTIFICATE_STATUS_RESPONSE),
-        (VerdictFault.POLICY, A.ACCESS_DENIED),
-        (VerdictFault.NONE, A.CERTIFICATE_UNKNOWN),
-    ],
-)
-@pytest.mark.parametrize("name", ["1.3", "1.3 client certificate", "1.2 ECDHE", "1.2 RSA"])
-def test_a_negative_verdict_becomes_the_alert_for_its_reason(name: str, fault: VerdictFault, alert: A) -> None:
-    talk = Conversation(BY_NAME[name])
-    denied = Verdict(authentic=fault is VerdictFault.POLICY, allowed=False, reason="because", fault=fault)
-    talk.authority = Faulty(Verdict, denied)
-    with pytest.raises(PeerRejected, match="because") as caught:
-        talk.play()
-    assert caught.value.verdict is denied
-    assert talk.last_alert == alert
-    assert not talk.client.handshake_complete
-    assert talk.events == []
-
-
-def test_the_server_learns_of_a_bad_verdict_under_the_handshake_key() -> None:
-    talk = Conversation(BY_NAME["1.3"])
-    talk.authority = Faulty(Verdict, Verdict(authentic=False, allowed=False, fault=VerdictFault.EXPIRED))
-    with pytest.raises(PeerRejected):
-        talk.play()
-    # The alert is no plain record: it came out of a protected one.
-    assert talk.alerts == [(2, A.CERTIFICATE_EXPIRED)]
-    assert b"\x15\x03\x03\x00\x02" not in talk.sent
 
 
 # --- determinism ----------------------------------------------------------------------------------------------

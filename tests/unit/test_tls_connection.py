@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.support.tls_script import BY_NAME, PSK, SCRIPTS, Conversation, Script, record
 
@@ -30,6 +32,7 @@ from locum.tls.messages13 import KeyUpdate
 from locum.tls.operations import HandshakeSecretsRequest
 from locum.tls.record import MAX_EMPTY_RECORDS, MAX_PLAINTEXT
 from locum.tls.registry import ContentType, HandshakeType
+from locum.tls.session import MAX_TICKET
 
 S13, S12 = BY_NAME["1.3"], BY_NAME["1.2 ECDHE"]
 A = AlertDescription
@@ -162,6 +165,15 @@ def test_a_ticket_with_lifetime_0_is_dropped() -> None:
     ticket = serialize(talk.message("new_session_ticket"))
     talk.deliver(talk.seal(HANDSHAKE, ticket[:4] + bytes(4) + ticket[8:]))
     assert talk.events == []
+
+
+def test_a_ticket_that_no_client_hello_could_hold_is_dropped() -> None:
+    """A ClientHello has 65,535 bytes for all its extensions (RFC 8446 section 4.1.2)."""
+    talk = established()
+    for length in (MAX_TICKET, MAX_TICKET + 1, 0xFFFF):
+        ticket = replace(talk.message("new_session_ticket"), ticket=bytes(length))
+        talk.deliver(talk.seal(HANDSHAKE, serialize(ticket)))
+    assert [len(event.ticket.ticket) for event in talk.events if isinstance(event, TicketReceived)] == [MAX_TICKET]
 
 
 @pytest.mark.parametrize("length", [0, 5, 12, -1])

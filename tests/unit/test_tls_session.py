@@ -17,7 +17,7 @@ from locum.tls import alerts
 from locum.tls.alerts import AlertDescription, AlertReceived, PeerRejected, Truncated, alert_for, alert_name
 from locum.tls.configuration import ClientConfiguration
 from locum.tls.registry import CIPHER_SUITES, ProtocolVersion
-from locum.tls.session import MAX_TICKET_LIFETIME, SessionInfo, SessionTicket
+from locum.tls.session import MAX_TICKET, MAX_TICKET_LIFETIME, SessionInfo, SessionTicket
 from locum.tls.transcript import Transcript
 
 TICKET = SessionTicket(
@@ -98,6 +98,13 @@ def test_a_file_that_says_something_impossible_is_refused(old: bytes, new: bytes
     assert old in data
     with pytest.raises(DecodeError):
         SessionTicket.from_bytes(data.replace(old, new, 1))
+
+
+def test_a_file_with_a_ticket_that_no_client_hello_could_hold_is_refused() -> None:
+    longest = replace(TICKET, ticket=bytes(MAX_TICKET))
+    assert SessionTicket.from_bytes(longest.to_bytes()) == longest
+    with pytest.raises(DecodeError):
+        SessionTicket.from_bytes(replace(TICKET, ticket=bytes(MAX_TICKET + 1)).to_bytes())
 
 
 def test_a_file_that_is_too_large_is_refused() -> None:

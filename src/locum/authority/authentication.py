@@ -37,9 +37,8 @@ from locum.tls.schedule import certificate_verify_content
 
 #: For how many seconds a validated chain is taken as valid without another look.
 CACHE_LIFETIME = 300.0
-#: Validated chains remembered, and the bytes they had.
-MAX_CACHED_CHAINS = 2048
-MAX_CACHED_BYTES = 8 * 1024 * 1024
+#: Validated chains remembered, by their hash.
+MAX_CACHED_CHAINS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +80,7 @@ class Authenticator:
         proven = self._cache.find(key, now=now)
         if proven is None:
             proven = self._prove(chain, server_name, now)
-            size = len(chain.ocsp_response) + sum(map(len, chain.certificates))
-            self._cache.add(key, proven, size, now=now)
+            self._cache.add(key, proven, now=now)
         return proven
 
     def _prove(self, chain: PeerChain, server_name: str, now: float) -> Proven:
@@ -109,30 +107,26 @@ class _ProvenCache:
     """Proven chains, forgotten after `CACHE_LIFETIME`, at the end of what they prove, or to make room."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[bytes, tuple[Proven, float, int]] = OrderedDict()
-        self._bytes = 0
+        self._entries: OrderedDict[bytes, tuple[Proven, float]] = OrderedDict()
 
     def find(self, key: bytes, *, now: float) -> Proven | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        proven, until, size = entry
+        proven, until = entry
         # A clock that was set back must not make an entry live longer.
         if not until - CACHE_LIFETIME <= now <= until:
             del self._entries[key]
-            self._bytes -= size
             return None
         return proven
 
-    def add(self, key: bytes, proven: Proven, size: int, *, now: float) -> None:
+    def add(self, key: bytes, proven: Proven, *, now: float) -> None:
         until = min(now + CACHE_LIFETIME, proven.peer.valid_until)
         if until < now:
             return
-        self._entries[key] = (proven, until, size)
-        self._bytes += size
-        while len(self._entries) > MAX_CACHED_CHAINS or self._bytes > MAX_CACHED_BYTES:
-            _, (_, _, forgotten) = self._entries.popitem(last=False)
-            self._bytes -= forgotten
+        self._entries[key] = proven, until
+        if len(self._entries) > MAX_CACHED_CHAINS:
+            self._entries.popitem(last=False)
 
 
 # --- the peer's key in this handshake ---------------------------------------------------------------------

@@ -16,9 +16,8 @@ from locum.crypto.asymmetric.signatures import KeyKind, schemes_for
 from locum.errors import ConfigurationError
 from locum.keys.port import PrivateKey
 from locum.patterns import PeerPattern, parse_pattern
-from locum.tls.operations import ClientCertificateRequest, ClientSignatureRequest
+from locum.tls.operations import ClientCertificateRequest
 from locum.tls.registry import ProtocolVersion, SignatureScheme, scheme_name
-from locum.tls.schedule import certificate_verify_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +28,9 @@ class ClientIdentity:
     scheme: int
     key: PrivateKey = field(repr=False)
 
-    def sign(self, request: ClientSignatureRequest) -> bytes:
-        """The signature of the client's CertificateVerify. Raises: what `PrivateKey.sign` raises."""
-        content, prehashed = request.content, request.hashed
-        if request.version == ProtocolVersion.TLS_1_3:
-            content, prehashed = certificate_verify_content(b"client", content), False
-        return self.key.sign(scheme_name(self.scheme), content, prehashed=prehashed)
+    def sign(self, content: bytes) -> bytes:
+        """The signature of a CertificateVerify over `content`. Raises: what `PrivateKey.sign` raises."""
+        return self.key.sign(scheme_name(self.scheme), content)
 
 
 @dataclass(frozen=True, slots=True)

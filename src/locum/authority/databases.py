@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from locum.errors import ConfigurationError, Refused
 from locum.keys.port import PrivateKey
@@ -17,6 +18,8 @@ from locum.patterns import PeerPattern, parse_pattern
 
 #: Stands for every terminal, or every peer.
 ANY = "*"
+#: Identities made of names and kept for the next use.
+_CACHED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +103,9 @@ class Policy:
     def _match(self, terminal: str, action: Action, identities: Sequence[str], address: str) -> PeerPattern | None:
         for name in (terminal, ANY):
             for pattern in self._rules.get((name, action), ()):
-                if any(pattern.matches(identity, address) for identity in identities):
-                    return pattern
+                for identity in identities:
+                    if pattern.matches(identity, address):
+                        return pattern
         return None
 
 
@@ -119,6 +123,7 @@ class Identity:
     peers: tuple[str, ...] = (ANY,)
 
 
+@lru_cache(_CACHED)
 def named_identity(server_name: str) -> str:
     """The identity of whoever proves to be `server_name`: ``ip:ADDRESS`` or ``dns:NAME`` in its normal form.
 

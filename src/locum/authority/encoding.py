@@ -5,9 +5,10 @@ Knows kinds of values and their limits; no message and no operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import cbor2
@@ -18,6 +19,8 @@ from locum.errors import DecodeError
 TYPE = 0
 #: Containers within containers: message, map, list of byte strings, and one to spare.
 _MAX_DEPTH = 4
+#: Lists of code points remembered, written and read: they are the same in nearly every handshake.
+_CACHED = 256
 
 
 # --- what a value may be ----------------------------------------------------------------------------------
@@ -113,12 +116,18 @@ def codes(maximum: int) -> Kind:
     def decode(value: Any) -> tuple[int, ...]:
         if type(value) is not bytes or len(value) % 2 or len(value) > 2 * maximum:
             raise DecodeError(f"at most {maximum} code points of two bytes each expected")
-        return tuple([value[i] << 8 | value[i + 1] for i in range(0, len(value), 2)])
+        return _split_codes(value)
 
     return Kind(decode, encode_codes)
 
 
-def encode_codes(values: Sequence[int]) -> bytes:
+@lru_cache(_CACHED)
+def _split_codes(value: bytes) -> tuple[int, ...]:
+    return tuple([value[i] << 8 | value[i + 1] for i in range(0, len(value), 2)])
+
+
+@lru_cache(_CACHED)
+def encode_codes(values: tuple[int, ...]) -> bytes:
     """Code points as two bytes each."""
     return b"".join([value.to_bytes(2, "big") for value in values])
 
@@ -209,6 +218,7 @@ class _NoTags(dict[int, Callable[..., Any]]):
 
 
 _NO_TAGS = _NoTags()
+_INTEGER_KEYS = frozenset((int,))
 
 
 def dump_array(items: list[Any]) -> bytes:
@@ -219,7 +229,7 @@ def dump_array(items: list[Any]) -> bytes:
 def load_array(payload: bytes, maximum: int) -> list[Any]:
     """Read one array in preferred serialization (RFC 8949 section 4.1) that fills `payload`, of `maximum` bytes.
 
-    Raises: DecodeError, also for tags, indefinite lengths and keys that occur twice.
+    Raises: DecodeError, also for tags, indefinite lengths, and keys that occur twice or are no integers.
     """
     if len(payload) > maximum:
         raise DecodeError(f"a message of {len(payload)} bytes, more than {maximum}")
@@ -238,4 +248,7 @@ def load_array(payload: bytes, maximum: int) -> list[Any]:
     if not preferred:
         raise DecodeError("not one CBOR array in preferred serialization")
     items: list[Any] = message
+    # To Python false and true, and 0.0 and 1.0, are the same keys as 0 and 1.
+    if any(type(item) is dict and not _INTEGER_KEYS.issuperset(map(type, item)) for item in items):
+        raise DecodeError("a key that is no integer")
     return items

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from locum.authority.selection import FINITE_FIELD_GROUPS, HYBRID_GROUPS
+from locum.authority.selection import FINITE_FIELD_BITS, HYBRID_GROUPS
 from locum.crypto.asymmetric import groups
 from locum.crypto.asymmetric.finite_field import find_group
 from locum.crypto.asymmetric.signatures import PublicKey, encrypt_pkcs1
@@ -20,6 +20,8 @@ from locum.wire.cursor import Reader, Writer
 _NAMED_CURVE = 3
 #: RFC 5246 section 7.4.7.1: client_version (2 bytes) and 46 random ones.
 _PRE_MASTER_RANDOM = 46
+#: Where no finite-field group was offered by its name, a server takes its own, as before RFC 7919; of this size.
+_MAX_UNOFFERED_BITS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +43,12 @@ def perform_key_exchange(
     """Perform the exchange with the server's `parameters`, or for RSA with the key of its certificate.
 
     Raises: DecodeError, Misbehaved or Incompatible when the parameters are malformed, not what was offered, or in
-    a finite-field group that is neither of RFC 7919 nor of RFC 3526.
+    a finite-field group that is neither of RFC 7919 nor of RFC 3526, or larger than those offered.
     """
     if exchange is KeyExchange.ECDHE:
         return _ecdhe(parameters, offered_groups)
     if exchange is KeyExchange.DHE:
-        return _dhe(parameters)
+        return _dhe(parameters, offered_groups)
     return _rsa(peer_key, random)
 
 
@@ -58,7 +60,7 @@ def _ecdhe(parameters: bytes, offered_groups: Sequence[int]) -> ClientExchange:
     if (
         curve_type != _NAMED_CURVE
         or group not in offered_groups
-        or group in FINITE_FIELD_GROUPS
+        or group in FINITE_FIELD_BITS
         or group in HYBRID_GROUPS
     ):
         raise Misbehaved(f"the server's key exchange is in {group_name(group)}, which was not offered for it")
@@ -66,8 +68,8 @@ def _ecdhe(parameters: bytes, offered_groups: Sequence[int]) -> ClientExchange:
     return ClientExchange(body=_vector(agreement.share, 1), pre_master_secret=agreement.complete(point))
 
 
-def _dhe(parameters: bytes) -> ClientExchange:
-    """ServerDHParams (RFC 5246 section 7.4.3)."""
+def _dhe(parameters: bytes, offered_groups: Sequence[int]) -> ClientExchange:
+    """ServerDHParams (RFC 5246 section 7.4.3); no larger group than was offered: the cost grows as the cube."""
     reader = Reader(parameters)
     prime, generator, public = (reader.vector(2, minimum=1) for _ in range(3))
     reader.finish()
@@ -77,6 +79,9 @@ def _dhe(parameters: bytes) -> ClientExchange:
             f"the server's Diffie-Hellman group of {len(prime) * 8} bits is not one of RFC 7919 or RFC 3526 "
             "with 2048 bits or more"
         )
+    offered = [FINITE_FIELD_BITS[each] for each in offered_groups if each in FINITE_FIELD_BITS]
+    if group.bits > max(offered, default=_MAX_UNOFFERED_BITS):
+        raise Incompatible(f"the server's Diffie-Hellman group {group.name} is larger than any that was offered")
     agreement = groups.start_finite_field(group)
     secret = agreement.complete(public)
     # RFC 5246 section 8.1.2: leading zero bytes are stripped before the secret is used.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from locum.authority.authentication import Authenticator, Proven, check_possession
 from locum.authority.client_identities import ClientIdentities, ClientIdentity
-from locum.authority.databases import Identity, Policy, PolicyRule, TrustMaterial, named_identity
+from locum.authority.databases import Decision, Identity, Policy, PolicyRule, TrustMaterial, named_identity
 from locum.authority.key_exchange12 import ClientExchange, perform_key_exchange
 from locum.authority.selection import FINITE_FIELD_GROUPS, LocalOptions, Method, choose
 from locum.crypto.asymmetric import groups
@@ -46,9 +46,7 @@ from locum.tls.operations import (
     StartResponse,
 )
 from locum.tls.registry import CIPHER_SUITES, CipherSuite, KeyExchange, ProtocolVersion, group_name
-
-#: Client random and server random, in bytes.
-_RANDOMS = 64
+from locum.tls.signed_messages12 import RANDOMS, signed_messages
 
 T = TypeVar("T")
 
@@ -58,7 +56,8 @@ __all__ = ["LocalAuthority", "LocalOptions", "LocalSession"]
 class LocalAuthority:
     """An authority that holds the databases of A5 and does the public-key work in this process.
 
-    `now` gives seconds since the epoch; `random` gives that many bytes from a cryptographic source.
+    `now` gives seconds since the epoch; `random` gives that many bytes from a cryptographic source. `refresh` is
+    called before anybody is turned away, and brings the databases up to date: true when they were not.
     Not to be used from several threads at once.
     Raises: ConfigurationError when trust material, a rule or an identity is not what it should be.
     """
@@ -72,10 +71,12 @@ class LocalAuthority:
         options: LocalOptions | None = None,
         now: Callable[[], float],
         random: Callable[[int], bytes] = os.urandom,
+        refresh: Callable[[], bool] = lambda: False,
     ) -> None:
         self.options = options or LocalOptions()
         self.now = now
         self.random = random
+        self.refresh = refresh
         self.authenticator = Authenticator(trust)
         self.policy = Policy(policy)
         self.identities = ClientIdentities(identities)
@@ -93,13 +94,13 @@ class LocalSession:
         "_agreement_group",
         "_authority",
         "_chosen",
-        "_content",
         "_exchange",
         "_method",
         "_over",
         "_performed",
         "_proven",
         "_secret",
+        "_seen",
         "_start",
         "_suite",
         "_terminal",
@@ -123,7 +124,8 @@ class LocalSession:
         self._exchange: ClientExchange | None = None
         self._suite: CipherSuite | None = None
         self._proven: Proven | None = None
-        self._content = b""
+        #: What proved it: the request that was answered with an accepted verdict.
+        self._seen: AuthenticateRequest | None = None
         self._chosen: ClientIdentity | None = None
 
     def __repr__(self) -> str:
@@ -150,6 +152,8 @@ class LocalSession:
 
     def close(self) -> None:
         """Forget everything; harmless when done before."""
+        if self._over:
+            return
         self._over = True
         if self._agreement is not None:
             self._agreement.discard()
@@ -173,13 +177,9 @@ class LocalSession:
 
     def _begin(self, request: StartRequest) -> StartResponse:
         """Refuse a peer that policy denies whatever it proves, choose the method, and make a key share."""
-        identity = named_identity(request.server_name)
-        decision = self._authority.policy.decide(
-            self._terminal,
-            (identity,),
-            request.peer_address,
-            possible=self._authority.authenticator.possible_pins(identity),
-        )
+        decision = self._foresee(request)
+        if not decision.allowed and self._authority.refresh():
+            decision = self._foresee(request)
         if not decision.allowed:
             raise Refused(decision.reason)
         method = choose(request, self._authority.options)
@@ -197,6 +197,16 @@ class LocalSession:
             key_share_group=method.key_share_group,
             key_share=share,
             key_form=method.key_form,
+        )
+
+    def _foresee(self, request: StartRequest) -> Decision:
+        """What policy says of the peer that was named, before it has proven anything."""
+        identity = named_identity(request.server_name)
+        return self._authority.policy.decide(
+            self._terminal,
+            (identity,),
+            request.peer_address,
+            possible=self._authority.authenticator.possible_pins(identity),
         )
 
     # --- generate_key -------------------------------------------------------------------------------------
@@ -243,7 +253,7 @@ class LocalSession:
         if request.cipher_suite != suite.code:
             raise Refused("the ClientKeyExchange is for another cipher suite than was authenticated")
         # What the peer signed are the parameters to use; nothing else may take their place.
-        if suite.key_exchange is not KeyExchange.RSA and request.parameters != self._content[_RANDOMS:]:
+        if suite.key_exchange is not KeyExchange.RSA and request.parameters != self._signed[RANDOMS:]:
             raise Refused("the parameters of the key exchange are not those that were authenticated")
         assert self._proven is not None
         self._exchange = perform_key_exchange(
@@ -260,6 +270,12 @@ class LocalSession:
     def _authenticate(self, request: AuthenticateRequest) -> Verdict:
         """Both results (A6): is the peer authentic, and may it access this terminal?"""
         self._check_moment(request)
+        verdict = self._judge(request)
+        if not verdict.accepted and self._authority.refresh():
+            verdict = self._judge(request)
+        return verdict
+
+    def _judge(self, request: AuthenticateRequest) -> Verdict:
         assert self._start is not None
         authority = self._authority
         try:
@@ -273,7 +289,7 @@ class LocalSession:
             return Verdict(
                 authentic=True, allowed=False, identity=identity, reason=decision.reason, fault=Fault.POLICY
             )
-        self._proven, self._content = proven, request.content
+        self._proven, self._seen = proven, request
         return Verdict(authentic=True, allowed=True, identity=identity)
 
     def _check_moment(self, request: AuthenticateRequest) -> None:
@@ -287,7 +303,9 @@ class LocalSession:
         suite = self._offered_suite(request.cipher_suite, ProtocolVersion.TLS_1_2)
         if request.version != ProtocolVersion.TLS_1_2 or self._secret is not None:
             raise Refused(f"version 0x{request.version:04x} is not the one of this handshake")
-        if suite.key_exchange is not KeyExchange.RSA and len(request.content) <= _RANDOMS:
+        if suite.key_exchange is KeyExchange.RSA and (request.signature or request.content):
+            raise Refused("with RSA key exchange nothing is signed")
+        if suite.key_exchange is not KeyExchange.RSA and len(request.content) <= RANDOMS:
             raise Refused("the signed content is both randoms and the parameters of the key exchange")
         self._suite = suite
         if self._agreement is not None:
@@ -310,12 +328,22 @@ class LocalSession:
         return ClientCertificateResponse(certificates=self._chosen.certificates, scheme=self._chosen.scheme)
 
     def _client_signature(self, request: ClientSignatureRequest) -> ClientSignatureResponse:
+        """Sign, in TLS 1.2, for this handshake alone; in TLS 1.3 as a client of TLS 1.3 and nothing else."""
         chosen = self._due(self._chosen, request)
         self._check_version(request.version)
         assert self._suite is not None
         if request.version == ProtocolVersion.TLS_1_3:
             self._check_length("transcript hash", request.content, self._suite.hash.length)
-        return ClientSignatureResponse(signature=chosen.sign(request))
+            return ClientSignatureResponse(
+                signature=chosen.sign(schedule.certificate_verify_content(b"client", request.content))
+            )
+        content = signed_messages(
+            request.content,
+            seen=self._due(self._seen, request),
+            certificates=chosen.certificates,
+            key_exchange=self._due(self._exchange, request).body,
+        )
+        return ClientSignatureResponse(signature=chosen.sign(content))
 
     # --- request_key --------------------------------------------------------------------------------------
 
@@ -337,7 +365,7 @@ class LocalSession:
         if self._offered.key_form is KeyForm.SECRET:
             self.close()
             return MasterSecretResponse(secret=master)
-        self._check_length("randoms", request.randoms, _RANDOMS)
+        self._check_length("randoms", request.randoms, RANDOMS)
         self._check_length("transcript hash", request.finished_hash, suite.hash.length)
         self._secret = master
         return KeyBlockResponse(
@@ -348,9 +376,9 @@ class LocalSession:
         )
 
     def _check_seed(self, request: SessionKeysRequest, suite: CipherSuite) -> None:
-        self._check_length("seed", request.seed, suite.hash.length if request.extended else _RANDOMS)
+        self._check_length("seed", request.seed, suite.hash.length if request.extended else RANDOMS)
         # Where the peer has signed the randoms, the keys are made of those and no others.
-        signed = self._content[:_RANDOMS]
+        signed = self._signed[:RANDOMS]
         used = request.randoms if request.extended else request.seed
         if signed and used and used != signed:
             raise Refused("the randoms are not those that were authenticated")
@@ -364,6 +392,11 @@ class LocalSession:
         return ServerFinishedResponse(server_verify_data=expected)
 
     # --- what must hold -----------------------------------------------------------------------------------
+
+    @property
+    def _signed(self) -> bytes:
+        """TLS 1.2: both randoms and the parameters, as the peer has signed them; empty with RSA key exchange."""
+        return self._seen.content if self._seen is not None else b""
 
     @property
     def _offered(self) -> Method:

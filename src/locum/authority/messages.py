@@ -55,6 +55,8 @@ from locum.errors import (
 )
 from locum.handshake import Fault, Request, Response, Verdict
 from locum.tls.operations import (
+    MAX_CERTIFICATES,
+    MAX_CHAIN,
     AuthenticateRequest,
     ClientCertificateRequest,
     ClientCertificateResponse,
@@ -82,8 +84,9 @@ from locum.tls.operations import (
 
 #: A session's token: this many random bytes.
 TOKEN_LENGTH = 8
-#: A whole message, in bytes: the largest chain, or the transcript that an EdDSA client key signs, and some room.
-MAX_MESSAGE = 160 * 1024
+#: A whole message, in bytes: as much as the link carries in one body. The largest chain leaves room in it for a
+#: signature and what else goes with it.
+MAX_MESSAGE = 64 * 1024
 #: Requests, and so responses, in one message.
 MAX_REQUESTS = 8
 #: Code points in one list.
@@ -92,9 +95,6 @@ MAX_CODES = 128
 MAX_NAME = 255
 #: The reason of a verdict or the text of an error, in bytes of UTF-8; longer ones are cut when written.
 MAX_TEXT = 512
-#: A certificate chain: number of certificates, and bytes of all of them with the OCSP response.
-MAX_CERTIFICATES = 10
-MAX_CHAIN = 64 * 1024
 #: Distinguished names of certification authorities in a CertificateRequest: their number and the bytes of one.
 MAX_AUTHORITIES = 512
 MAX_DISTINGUISHED_NAME = 2048
@@ -104,8 +104,8 @@ MAX_SHARE = 4096
 MAX_SIGNATURE = 8192
 #: ServerDHParams with an 8,192-bit prime is 2,055 bytes; the randoms before it are 64.
 MAX_PARAMETERS = 4096
-#: The handshake messages that a client's EdDSA signature covers.
-MAX_TRANSCRIPT = 128 * 1024
+#: The hellos and the CertificateRequest that a client's signature covers, together.
+MAX_TOLD = 40 * 1024
 #: A hash, a secret or a seed.
 MAX_HASH = 64
 #: The key block of TLS 1.2, at most 2 * (32 + 12).
@@ -218,7 +218,7 @@ _REQUESTS = (
     Shape(
         ClientSignatureRequest,
         8,
-        {1: ("version", _CODE), 2: ("content", blob(MAX_TRANSCRIPT)), 3: ("hashed", FLAG)},
+        {1: ("version", _CODE), 2: ("content", blob(MAX_TOLD))},
     ),
     Shape(MasterSecretRequest, 9, {}),
     Shape(
@@ -275,8 +275,10 @@ _RESPONSES = (
 )
 
 _BY_CLASS = {shape.message: shape for shape in (*_REQUESTS, *_RESPONSES)}
-_REQUEST_BYTYPE = {shape.type: shape for shape in _REQUESTS}
-_RESPONSE_BYTYPE = {shape.type: shape for shape in _RESPONSES}
+_REQUEST_BY_TYPE = {shape.type: shape for shape in _REQUESTS}
+_RESPONSE_BY_TYPE = {shape.type: shape for shape in _RESPONSES}
+_CLIENT_KEY_EXCHANGE = _BY_CLASS[ClientKeyExchangeRequest].type
+_VERDICT = _BY_CLASS[Verdict].type
 
 #: What may answer what: the response of the same type, and for TLS 1.2 keys either of the two forms of A7.
 _ANSWERS = {shape.message: {shape.type} for shape in _REQUESTS}
@@ -295,7 +297,7 @@ def _elide_request(encoded: dict[int, Any], request: Request, signed: bytes) -> 
 
 
 def _restore_request(encoded: dict[int, Any], signed: bytes) -> None:
-    if encoded[TYPE] == _BY_CLASS[ClientKeyExchangeRequest].type:
+    if encoded[TYPE] == _CLIENT_KEY_EXCHANGE:
         encoded.setdefault(2, signed[_RANDOMS:])
 
 
@@ -314,7 +316,7 @@ def _restore_response(encoded: dict[int, Any], request: Request) -> None:
     if isinstance(request, StartRequest):
         encoded.setdefault(1, encode_codes(request.versions))
         encoded.setdefault(2, encode_codes(request.cipher_suites))
-    elif encoded[TYPE] == _BY_CLASS[Verdict].type and 1 not in encoded and 2 not in encoded:
+    elif encoded[TYPE] == _VERDICT and 1 not in encoded and 2 not in encoded:
         encoded[1] = encoded[2] = True
 
 
@@ -364,7 +366,7 @@ def decode_requests(payload: bytes, chains: ChainCache) -> Message:
     requests: list[Request] = []
     signed = b""
     for item in items:
-        shape = shape_of(item, _REQUEST_BYTYPE)
+        shape = shape_of(item, _REQUEST_BY_TYPE)
         named = item.get(3) if shape.message is AuthenticateRequest else None
         if type(named) is bytes and len(named) == _CHAIN_DIGEST:
             chain = chains.find(named)
@@ -383,9 +385,9 @@ def decode_requests(payload: bytes, chains: ChainCache) -> Message:
 def _check_opening(token: bytes, requests: list[Request]) -> None:
     if not token and not requests:
         raise DecodeError("neither a session nor a request")
-    starts = [index for index, request in enumerate(requests) if isinstance(request, StartRequest)]
-    if starts != ([] if token else [0]):
-        raise DecodeError("a session is opened by one StartRequest, first in a message without a token")
+    for index, request in enumerate(requests):
+        if isinstance(request, StartRequest) != (index == 0 and not token):
+            raise DecodeError("a session is opened by one StartRequest, first in a message without a token")
 
 
 # --- delegate to terminal ---------------------------------------------------------------------------------
@@ -438,7 +440,7 @@ def decode_responses(payload: bytes, requests: Sequence[Request]) -> Answer:
             return Answer(token=b"", responses=(), error=_decode_error(only))
     responses: list[Response] = []
     for item, request in zip(items, requests, strict=False):
-        shape = shape_of(item, _RESPONSE_BYTYPE)
+        shape = shape_of(item, _RESPONSE_BY_TYPE)
         if shape.type not in _ANSWERS[type(request)]:
             raise DecodeError(f"{shape.message.__name__} does not answer {type(request).__name__}")
         _restore_response(item, request)

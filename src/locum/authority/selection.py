@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from locum.errors import ConfigurationError, Refused
 from locum.tls.operations import KeyForm, StartRequest
@@ -18,6 +19,9 @@ from locum.tls.registry import (
     SignatureScheme,
     group_name,
 )
+
+#: Choices remembered: the terminals of one delegate make few different offers.
+_CACHED = 256
 
 _TLS_1_2, _TLS_1_3 = ProtocolVersion.TLS_1_2, ProtocolVersion.TLS_1_3
 
@@ -35,16 +39,15 @@ DEFAULT_GROUPS: tuple[int, ...] = (
     NamedGroup.FFDHE4096,
 )
 
-#: Groups that only TLS 1.2 uses here (RFC 7919).
-FINITE_FIELD_GROUPS: frozenset[int] = frozenset(
-    (
-        NamedGroup.FFDHE2048,
-        NamedGroup.FFDHE3072,
-        NamedGroup.FFDHE4096,
-        NamedGroup.FFDHE6144,
-        NamedGroup.FFDHE8192,
-    )
-)
+#: Groups that only TLS 1.2 uses here (RFC 7919), and the bits of their primes.
+FINITE_FIELD_BITS: dict[int, int] = {
+    NamedGroup.FFDHE2048: 2048,
+    NamedGroup.FFDHE3072: 3072,
+    NamedGroup.FFDHE4096: 4096,
+    NamedGroup.FFDHE6144: 6144,
+    NamedGroup.FFDHE8192: 8192,
+}
+FINITE_FIELD_GROUPS: frozenset[int] = frozenset(FINITE_FIELD_BITS)
 #: Groups that only TLS 1.3 knows.
 HYBRID_GROUPS: frozenset[int] = frozenset((NamedGroup.X25519MLKEM768, NamedGroup.SECP256R1MLKEM768))
 
@@ -114,21 +117,32 @@ class Method:
 
 def choose(request: StartRequest, options: LocalOptions) -> Method:
     """Choose the method for a terminal's offer. Raises: Refused when nothing is left of it."""
-    versions = tuple(version for version in request.versions if version in options.versions)
+    return _choose(request.versions, request.cipher_suites, request.groups, request.key_forms, options)
+
+
+@lru_cache(_CACHED)
+def _choose(
+    offered_versions: tuple[int, ...],
+    offered_suites: tuple[int, ...],
+    offered_groups: tuple[int, ...],
+    key_forms: tuple[KeyForm, ...],
+    options: LocalOptions,
+) -> Method:
+    versions = tuple(version for version in offered_versions if version in options.versions)
     suites = tuple(
         code
         for code, suite in CIPHER_SUITES.items()
-        if code in request.cipher_suites and code in options.cipher_suites and suite.version in versions
+        if code in offered_suites and code in options.cipher_suites and suite.version in versions
     )
     # A version without a suite cannot be negotiated, so it must not be offered.
     versions = tuple(v for v in versions if any(CIPHER_SUITES[code].version == v for code in suites))
     if not versions:
         raise Refused("the terminal's offer and this delegate have no version or no cipher suite in common")
-    groups = _groups(request, options, versions, suites)
+    groups = _groups(offered_groups, options, versions, suites)
     share = next((group for group in groups if group not in FINITE_FIELD_GROUPS), 0) if _TLS_1_3 in versions else 0
     if _TLS_1_3 in versions and not share:
         raise Refused("the terminal's offer and this delegate have no group for TLS 1.3 in common")
-    form = next((form for form in options.key_forms if form in request.key_forms), None)
+    form = next((form for form in options.key_forms if form in key_forms), None)
     if form is None:
         raise Refused("the terminal and this delegate have no key form in common")
     return Method(
@@ -142,10 +156,10 @@ def choose(request: StartRequest, options: LocalOptions) -> Method:
 
 
 def _groups(
-    request: StartRequest, options: LocalOptions, versions: tuple[int, ...], suites: tuple[int, ...]
+    offered: tuple[int, ...], options: LocalOptions, versions: tuple[int, ...], suites: tuple[int, ...]
 ) -> tuple[int, ...]:
     """The groups in order; Refused when the terminal named only groups that are not allowed."""
-    ordered = [g for g in request.groups if g in options.groups] if request.groups else options.groups
+    ordered = [g for g in offered if g in options.groups] if offered else options.groups
     finite = any(CIPHER_SUITES[code].key_exchange is KeyExchange.DHE for code in suites)
     groups = tuple(
         group
@@ -153,6 +167,6 @@ def _groups(
         if (group not in FINITE_FIELD_GROUPS or finite) and (group not in HYBRID_GROUPS or _TLS_1_3 in versions)
     )
     if not groups:
-        named = ", ".join(group_name(group) for group in request.groups or options.groups)
+        named = ", ".join(group_name(group) for group in offered or options.groups)
         raise Refused(f"of the groups {named} none can be used here")
     return groups

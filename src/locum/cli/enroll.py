@@ -63,7 +63,6 @@ def enroll_terminal(
         list[str] | None,
         typer.Option(
             "--address",
-            "--delegate",
             metavar="coap://HOST:PORT",
             help="Where the terminal reaches this delegate; several are tried in order. coap+tcp:// is TCP. "
             "From the configuration if not given.",

@@ -28,16 +28,17 @@ from locum.cli.output import moment, print_list, say, warn
 from locum.cli.pem import PemBlock, is_private_key, read_blocks
 from locum.errors import ConfigurationError, LocumError
 from locum.store import Identity
+from locum.tls.operations import MAX_CERTIFICATES
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+    from locum.keys.file import FileKey
 
 app = new_app("Client certificates that the delegate uses for terminals.")
 
 #: Longest password of a private key, in bytes.
 PASSWORD_LIMIT = 1024
-#: Most certificates in a chain.
-CHAIN_LIMIT = 16
 
 
 @app.command("add")
@@ -65,8 +66,9 @@ def add_identity(
     config_file: ConfigOption = None,
 ) -> None:
     """Add a client certificate and its key, which is kept sealed."""
-    private_key, public_key = _private_key(key, key_password_file)
-    chain = _ordered(cert, _certificates(cert), public_key)
+    private_key, held = _private_key(key, key_password_file)
+    chain = _ordered(cert, _certificates(cert), held.public_key)
+    _check_usable(name, chain, held)
     _warn_unfit(chain)
     with open_store(data, config_file, create=True) as store:
         store.identities.add(
@@ -112,8 +114,8 @@ def remove_identity(
 # --- the private key --------------------------------------------------------------------------------------
 
 
-def _private_key(path: Path, password_file: Path | None) -> tuple[bytes, bytes]:
-    """The key in `path` as PKCS #8 in PEM without a password, and its SubjectPublicKeyInfo in DER."""
+def _private_key(path: Path, password_file: Path | None) -> tuple[bytes, FileKey]:
+    """The key in `path` as PKCS #8 in PEM without a password, and as it signs."""
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
         NoEncryption,
@@ -131,11 +133,11 @@ def _private_key(path: Path, password_file: Path | None) -> tuple[bytes, bytes]:
     data = blocks[0].data
     password = _password(path, password_file) if _is_encrypted(blocks[0]) else None
     try:
-        public_key = FileKey.from_pem(data, password).public_key
+        held = FileKey.from_pem(data, password)
     except LocumError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     key = load_pem_private_key(data, password)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), public_key
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), held
 
 
 def _is_encrypted(block: PemBlock) -> bool:
@@ -159,9 +161,9 @@ def _certificates(path: Path) -> list[x509.Certificate]:
     from locum.crypto.asymmetric.certificates import load_anchors
 
     blocks = [block for block in read_blocks(path) if block.label == "CERTIFICATE"]
-    if not 1 <= len(blocks) <= CHAIN_LIMIT:
+    if not 1 <= len(blocks) <= MAX_CERTIFICATES:
         raise ConfigurationError(
-            f"{path}: 1 to {CHAIN_LIMIT} certificates are needed, and there are {len(blocks)}"
+            f"{path}: 1 to {MAX_CERTIFICATES} certificates are needed, and there are {len(blocks)}"
         )
     try:
         return [load_anchors(block.data)[0] for block in blocks]
@@ -197,6 +199,17 @@ def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def _check_usable(name: str, chain: list[x509.Certificate], key: FileKey) -> None:
+    """Raise ConfigurationError for what a delegate would leave out."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from locum.authority import databases
+    from locum.authority.client_identities import ClientIdentities
+
+    certificates = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
+    ClientIdentities((databases.Identity(name=name, certificates=certificates, key=key),))
 
 
 def _warn_unfit(chain: list[x509.Certificate]) -> None:

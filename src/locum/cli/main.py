@@ -1,6 +1,6 @@
 """The command `locum`: finds the module of the command's first word and turns errors into one line.
 
-Imports nothing of locum but its errors: `locum terminal` must never load a database or public-key code.
+Imports next to nothing of locum: `locum terminal` must never load a database or public-key code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from locum import __version__
 from locum.errors import LocumError
+from locum.text import printable
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -79,8 +80,8 @@ def one_line(message: object) -> str:
 
 
 def complain(message: str) -> None:
-    """Print the one line that a user sees of an error."""
-    print(f"locum: error: {message}", file=sys.stderr)  # noqa: T201
+    """Print the one line that a user sees of an error; a peer or a delegate may have written part of it."""
+    print(f"locum: error: {printable(message)}", file=sys.stderr)  # noqa: T201
 
 
 def load_app(command: Command) -> Any:

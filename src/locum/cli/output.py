@@ -11,13 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from locum.text import printable
+
 #: Columns assumed when standard output is no terminal: wide enough that nothing is wrapped for a program.
 _PIPE_WIDTH = 10_000
-
-
-def printable(text: str) -> str:
-    """`text` with everything that is not printable escaped."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def say(text: str) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from locum.cli.output import note, printable, warn
+from locum.cli.output import note, warn
 from locum.errors import ConfigurationError, DecodeError, LocumError, Misbehaved, Unavailable
 from locum.files import NoSuchFile, read_private, write_private
 from locum.names import HostPort
@@ -26,6 +26,7 @@ from locum.terminal.channel import CONNECT_TIMEOUT
 from locum.terminal.options import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, TlsOptions
 from locum.terminal.steps import Observer, TerminalStep, ignore, version_name
 from locum.terminal.tls_socket import SocketTimedOut, TlsSocket
+from locum.text import printable
 from locum.tls.registry import CIPHER_SUITES, NamedGroup, ProtocolVersion, group_name
 from locum.tls.session import SessionInfo, SessionTicket
 

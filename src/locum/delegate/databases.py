@@ -1,6 +1,7 @@
 """The databases of A5 as the delegate decides by them: read at one moment, used until they have changed.
 
-Never writes to the store, and never reads from it while a terminal waits.
+Never writes to the store, and never reads from it while a terminal waits, but once before that terminal would be
+turned away: what an administrator allowed a moment ago is allowed.
 
 When the store cannot be read, what was read last stays in force: a broken disk does not stop handshakes. That must
 not keep a terminal or a peer alive for ever that an administrator has cut off elsewhere, so after `STALE_SECONDS`
@@ -17,10 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
 from locum.authority import databases
+from locum.authority.client_identities import ClientIdentities
 from locum.authority.databases import Action, PinnedKey, PolicyRule, TrustMaterial
 from locum.authority.local import LocalAuthority, LocalOptions
 from locum.authority.port import AuthoritySession
 from locum.delegate.channels import Channels
+from locum.delegate.limits import RateLimiter, RateLimits
 from locum.errors import ConfigurationError, LocumError, Unavailable
 from locum.keys.file import FileKey
 from locum.store import Store
@@ -30,12 +33,16 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a look at the store after which no new sessions are opened.
 STALE_SECONDS = 3600.0
+#: Looks at the store per second that are made because somebody would be turned away: asking for what one may not
+#: have must not keep the database busy.
+EXTRA_LOOKS = RateLimits(rate=10.0, burst=20.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What was read at one moment."""
+    """What was read, beginning at the moment `begun` of the clock."""
 
+    begun: float
     generation: int
     authority: LocalAuthority
     terminals: tuple[Terminal, ...]
@@ -63,8 +70,9 @@ class Databases:
         self._clock = clock
         self._authority: LocalAuthority | None = None
         self._generation = -1
-        self._read_at = clock()
+        self._begun = self._read_at = clock()
         self._failing = False
+        self._extra_looks = RateLimiter(EXTRA_LOOKS)
 
     @property
     def outdated(self) -> bool:
@@ -78,7 +86,10 @@ class Databases:
         return self._authority.open(terminal)
 
     def use(self, loaded: Loaded) -> None:
-        """Go by `loaded` from now on, in sessions that are in flight too."""
+        """Go by `loaded` from now on, in sessions in flight too; unless something newer was read since."""
+        if loaded.begun < self._begun:
+            return
+        self._begun = loaded.begun
         live = self._authority
         if live is None:
             self._authority = loaded.authority
@@ -91,15 +102,10 @@ class Databases:
 
     def poll(self) -> Loaded | None:
         """What the store holds now if it has changed, else None. Raises nothing: a failure is logged once."""
-        loaded = None
         try:
-            if self._store.generation() != self._generation:
-                loaded = self.read()
-                log.info("databases read", extra={"generation": loaded.generation})
+            loaded = self._changed()
         except LocumError as error:
-            if not self._failing:
-                self._failing = True
-                log.error("databases cannot be read; the last state stays in force", extra={"error": str(error)})
+            self._failed(error)
             return None
         self._read_at = self._clock()
         if self._failing:
@@ -108,16 +114,47 @@ class Databases:
         self._channels.restock()
         return loaded
 
+    def look(self) -> bool:
+        """Go by what the store holds now; true when it had changed, false also when it cannot be read so often."""
+        if self._failing or self._extra_looks.take("", self._clock()):
+            return False
+        try:
+            loaded = self._changed()
+        except LocumError as error:
+            # No further looks until `poll` has read again: each could wait for a database that is not there.
+            self._failed(error)
+            return False
+        if loaded is None:
+            return False
+        self.use(loaded)
+        return True
+
+    def _failed(self, error: LocumError) -> None:
+        if not self._failing:
+            self._failing = True
+            log.error("databases cannot be read; the last state stays in force", extra={"error": str(error)})
+
+    def _changed(self) -> Loaded | None:
+        if self._store.generation() == self._generation:
+            return None
+        loaded = self.read()
+        log.info("databases read", extra={"generation": loaded.generation})
+        return loaded
+
     def read(self) -> Loaded:
         """Read everything. Raises: LocumError when the store fails or holds what nobody can decide by.
 
         An identity whose key cannot be used is left out, and the log says so.
         """
         # Two reads are two moments: the older generation of the two makes sure that a change between is seen.
+        begun = self._clock()
         generation = self._store.generation()
         terminals = tuple(self._store.terminals.all())
         return Loaded(
-            generation=generation, authority=self._authority_from(self._store.snapshot()), terminals=terminals
+            begun=begun,
+            generation=generation,
+            authority=self._authority_from(self._store.snapshot()),
+            terminals=terminals,
         )
 
     def _authority_from(self, snapshot: Snapshot) -> LocalAuthority:
@@ -129,6 +166,7 @@ class Databases:
             ),
             options=self._options,
             now=self._now,
+            refresh=self.look,
         )
 
 
@@ -152,15 +190,17 @@ def _identity(identity: Identity) -> databases.Identity | None:
     """The identity with its key ready for use; None, and a line in the log, when it cannot be used."""
     try:
         certificates = load_pem_x509_certificates(identity.chain_pem.encode())
-        key = FileKey.from_pem(identity.private_key_pem)
+        usable = databases.Identity(
+            name=identity.name,
+            certificates=tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates),
+            key=FileKey.from_pem(identity.private_key_pem),
+            terminals=identity.terminals,
+            peers=(identity.peer,),
+        )
+        # By itself first: among all others it would keep them from being read too.
+        ClientIdentities((usable,))
     except (ConfigurationError, ValueError) as error:
         # Only the kind: the text of a library's error about a key is not ours to log.
         log.error("identity cannot be used", extra={"identity": identity.name, "kind": type(error).__name__})
         return None
-    return databases.Identity(
-        name=identity.name,
-        certificates=tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates),
-        key=key,
-        terminals=identity.terminals,
-        peers=(identity.peer,),
-    )
+    return usable

@@ -55,3 +55,9 @@ class RateLimiter:
             return (1.0 - tokens) / self._limits.rate
         bucket[0] = tokens - 1.0
         return 0.0
+
+    def charge(self, terminal: str, tokens: float) -> None:
+        """Take more tokens for a request that was let through, and turned out to be worth several."""
+        bucket = self._buckets.get(terminal)
+        if bucket is not None:
+            bucket[0] -= tokens

@@ -54,6 +54,10 @@ from locum.tls.operations import (
 
 log = logging.getLogger(__name__)
 
+#: CPU seconds that one request may take; one that takes more counts as so many requests. Most take a tenth of it,
+#: but a peer can choose its certificates so that they are hard to validate.
+EFFORT_OF_A_REQUEST = 0.005
+
 #: What the audit log calls the endpoint of plain messages.
 _SECURE_PATH = "secure path"
 _UNKNOWN_SESSION = encode_error(Unavailable("the delegate has no such session, or has it no more: begin again"))
@@ -99,7 +103,8 @@ class DelegateService:
     """Answers the messages of all terminals, one at a time (A12).
 
     `serves(terminal, plain)` tells whether a terminal is enrolled and enabled, and `plain` whether its message
-    came over the secure path (A4). `now` is always a clock that never runs backwards, in seconds.
+    came over the secure path (A4). `effort` tells the CPU time of this thread so far. `now` is always a clock that
+    never runs backwards. Both are in seconds.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class DelegateService:
         random: Callable[[int], bytes],
         session_limits: SessionLimits | None = None,
         rate_limits: RateLimits | None = None,
+        effort: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.counters = Counters()
         self.sessions = SessionTable(session_limits or SessionLimits(), random=random)
@@ -118,6 +124,7 @@ class DelegateService:
         self._serves = serves
         self._journal = journal
         self._limiter = RateLimiter(rate_limits or RateLimits())
+        self._effort = effort
         self._chains = ChainCache()
         # Why no session may be opened, as an answer; empty while they may.
         self._closed = b""
@@ -137,6 +144,14 @@ class DelegateService:
         wait = self._limiter.take(owner, now)
         if wait:
             return self._too_many(owner, wait, now=now)
+        begun = self._effort()
+        answer = self._answer(terminal, owner, path, payload, now=now)
+        spent = self._effort() - begun
+        if spent > EFFORT_OF_A_REQUEST:
+            self._limiter.charge(owner, spent / EFFORT_OF_A_REQUEST - 1.0)
+        return answer
+
+    def _answer(self, terminal: str, owner: str, path: str, payload: bytes, *, now: float) -> ServiceAnswer:
         if path != PATH:
             self._journal.refused(owner, "unknown resource", now=now)
             return self._refusal(Code.NOT_FOUND, b"")
@@ -212,7 +227,7 @@ class DelegateService:
             log.error("operation failed unexpectedly", extra=whereabouts(error) | {"terminal": session.terminal})
             self._fail(session, Unavailable(f"unexpected {type(error).__name__}"))
             return ServiceAnswer(Code.INTERNAL_SERVER_ERROR, _INTERNAL)
-        self._chains.remember(message.requests, responses)
+        self._chains.remember(message.requests, responses, terminal=session.terminal)
         self._settle(session, responses)
         return ServiceAnswer(Code.CHANGED, payload)
 

@@ -229,17 +229,12 @@ class Server:
         unanswered = self._unanswered
         while unanswered and unanswered[0][1].answered:
             unanswered.popleft()
-        moments = [
-            due
-            for due in (
-                self._separate.next_timeout(),
-                self._uploads.next_timeout(),
-                self._downloads.next_timeout(),
-                unanswered[0][0] if unanswered else None,
-            )
-            if due is not None
-        ]
-        return min(moments, default=None)
+        due = unanswered[0][0] if unanswered else None
+        for store in (self._separate, self._uploads, self._downloads):
+            at = store.next_timeout()
+            if at is not None and (due is None or at < due):
+                due = at
+        return due
 
     def expire(self, *, now: float) -> None:
         """Do what is due at `now`: acknowledge requests that still wait for an answer, repeat answers."""

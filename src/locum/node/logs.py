@@ -11,6 +11,8 @@ import sys
 import time
 from typing import Literal, TextIO
 
+from locum.text import printable
+
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -25,18 +27,13 @@ def _time(record: logging.LogRecord) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
 
 
-def _one_line(text: str) -> str:
-    # Names come from the network or from certificates: no line breaks, no terminal control sequences.
-    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
-
-
 class TextFormatter(logging.Formatter):
     """`TIME LEVEL logger: message name=value ...`"""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname.lower():7} {record.name}: {_one_line(record.getMessage())}"
+        line = f"{_time(record)} {record.levelname.lower():7} {record.name}: {printable(record.getMessage())}"
         for name, value in _fields(record).items():
-            line += f" {name}={_one_line(str(value))}"
+            line += f" {name}={printable(str(value))}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -71,4 +68,5 @@ def configure(*, level: LogLevel, form: LogFormat, stream: TextIO | None = None)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("locum").setLevel(level.upper())
+    logging.captureWarnings(True)  # a library that warns of an old algorithm keeps to our form
     logging.raiseExceptions = False  # a full disk behind stderr must not disturb the node

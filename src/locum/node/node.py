@@ -37,7 +37,7 @@ from locum.node import config, logs
 from locum.node.config import Configuration, TlsSection
 from locum.node.hardening import harden
 from locum.node.lock import DataLock
-from locum.store import Store, open_node_store
+from locum.store import Store, make_data_directory, open_node_store
 from locum.store.records import AuditEntry
 
 log = logging.getLogger(__name__)
@@ -64,16 +64,9 @@ def run(data_dir: Path, config_file: Path | None, listen: HostPort | None, *, an
     harden()
     configuration = config.load(data_dir, config_file)
     logs.configure(level=configuration.log.level, form=configuration.log.format)
-    _make_directory(data_dir)
+    make_data_directory(data_dir)
     with DataLock(data_dir), open_node_store(data_dir, configuration.node.database) as store:
         uvloop.run(Node(configuration, store, listen or configuration.delegate.listen).run(announce))
-
-
-def _make_directory(data_dir: Path) -> None:
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"{data_dir}: the data directory cannot be made: {error.strerror}") from None
 
 
 class Node:
@@ -99,6 +92,7 @@ class Node:
                 per_terminal=settings.max_sessions_per_terminal,
             ),
             rate_limits=RateLimits(rate=settings.requests_per_second, burst=settings.request_burst),
+            effort=time.thread_time,
         )
         self._endpoints: list[Endpoint] = []
         self._stopping = asyncio.Event()
@@ -125,7 +119,8 @@ class Node:
             await self._end()
 
     def _serves(self, terminal: str, plain: bool) -> bool:
-        return self._channels.serves(terminal)
+        serves = self._channels.serves
+        return serves(terminal) or (self._databases.look() and serves(terminal))
 
     def _bind(self) -> list[tuple[BoundSockets, bool]]:
         """The sockets of every endpoint, the protected one first. Raises: ConfigurationError."""

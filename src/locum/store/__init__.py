@@ -1,6 +1,6 @@
 """The databases of A5: terminals, authentication keys, policies, identities, cipher keys, audit log."""
 
-from locum.store.database import Store, open_node_store
+from locum.store.database import Store, make_data_directory, open_node_store
 from locum.store.records import (
     Action,
     AuditEntry,
@@ -31,5 +31,6 @@ __all__ = [
     "Store",
     "Terminal",
     "load_node_key",
+    "make_data_directory",
     "open_node_store",
 ]

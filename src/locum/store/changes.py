@@ -17,6 +17,7 @@ from locum.store import schema
 from locum.store.engine import transaction
 from locum.store.records import AuditEntry, Outcome
 from locum.store.sealing import Sealer
+from locum.text import printable
 
 #: Lengths, in characters, that the texts of an audit entry are cut to.
 ACTOR_LIMIT, ACTION_LIMIT, SUBJECT_LIMIT, DETAIL_LIMIT = 128, 64, 260, 1024
@@ -89,10 +90,8 @@ def append(connection: Connection, entries: Iterable[AuditEntry]) -> None:
 
 def storable(text: str, limit: int) -> str:
     """`text` in at most `limit` characters, those that are not printable escaped: it may come from a peer."""
-    printable = "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text[:limit]
-    )
-    return printable if len(printable) <= limit and len(text) <= limit else printable[: limit - 1] + "…"
+    shown = printable(text[:limit])
+    return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 1] + "…"
 
 
 def terminal_id(connection: Connection, name: str) -> int:

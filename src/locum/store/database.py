@@ -119,7 +119,7 @@ def open_node_store(
     node key for a database that has been sealed with another. Raises: as `Store.open` and `load_node_key`.
     """
     if create:
-        _make_directory(data_dir)
+        make_data_directory(data_dir)
     elif not data_dir.is_dir():
         raise ConfigurationError(
             f"{data_dir}: no such directory; fix: locum up --data {data_dir}, or another --data"
@@ -138,7 +138,8 @@ def open_node_store(
     return Store.open(location, node_key)
 
 
-def _make_directory(data_dir: Path) -> None:
+def make_data_directory(data_dir: Path) -> None:
+    """Make a node's data directory (0700) unless it is there. Raises: ConfigurationError."""
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -253,6 +253,9 @@ class TlsTransport(asyncio.Transport):
                 return
             raise RuntimeError("write after write_eof")
         connection = self._key.holder
+        if connection.close_sent:
+            # RFC 5246 section 7.2.1: the peer's close_notify discards what is still to be written.
+            return
         if len(data) <= WRITE_CHUNK:
             connection.send_data(data)
             self._flush(connection)

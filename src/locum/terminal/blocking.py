@@ -33,6 +33,9 @@ from locum.terminal.options import TlsOptions
 from locum.terminal.steps import Observer
 from locum.terminal.tls_socket import READ_BUFFER, TlsSocket
 
+#: Seconds that the last bytes to a peer may take when no time is left.
+LAST_WORDS_SECONDS = 0.01
+
 
 def connect_tls_blocking(
     host: str,
@@ -167,7 +170,8 @@ class _Driver:
 
     def _send(self, data: bytes | bytearray) -> None:
         assert self._tcp is not None
-        self._tcp.settimeout(self._left())
+        # An alert that says that the time is up still goes out, if TCP takes it at once.
+        self._tcp.settimeout(max(LAST_WORDS_SECONDS, self._deadline - time.monotonic()))
         self._tcp.sendall(data)
 
     def _read(self) -> bytes:

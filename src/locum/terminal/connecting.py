@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -239,7 +240,9 @@ class _Attempt(Generic[C]):
             yield from self._send()
         except LocumError:
             if self.peer_touched:
-                yield from self._send()
+                # That the alert does not get through any more must not hide why it was to be sent.
+                with suppress(LocumError):
+                    yield from self._send()
             raise
         finally:
             self._forget()

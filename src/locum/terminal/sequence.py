@@ -1,6 +1,7 @@
 """How far a terminal has used its sequence numbers, kept beside its credential (RFC 8613 appendix B.1.1).
 
-Never lets a number be used twice: whatever is lost, locked, copied or damaged is replaced by a new ID Context.
+Never lets a number be used twice: what is lost, locked, copied, damaged or from before the last boot is replaced
+by a new ID Context.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from locum.errors import Unavailable
 STATE_SUFFIX = ".state"
 #: Length of an ID Context in bytes. Random, so that no two contexts of one key are ever the same.
 ID_CONTEXT_LENGTH = 8
+#: Where Linux tells one boot from another (random(4)).
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: Largest state file that is looked at, in bytes; one delegate takes 62.
 STATE_LIMIT = 16 * 1024
 
@@ -36,7 +39,8 @@ class SequenceState:
 
     One process at a time holds it, until it ends or this object is gone. The file is overwritten where it is:
     it stays locked, and it stays the same inode, which its lines are bound to, so that a copy of it is worth
-    nothing and cannot lead another device to the same numbers.
+    nothing and cannot lead another device to the same numbers. They are bound to the running system too: a disk
+    that was cloned, or set back to what it was, keeps its inodes, but not without a boot.
     """
 
     def __init__(
@@ -172,4 +176,12 @@ def _check(line: bytes, origin: bytes) -> bytes:
 
 def _origin(descriptor: int) -> bytes:
     status = os.fstat(descriptor)
-    return f"{status.st_dev}:{status.st_ino}".encode()
+    return f"{status.st_dev}:{status.st_ino}:{_boot()}".encode()
+
+
+def _boot() -> str:
+    """What the kernel draws at random when it boots; empty where it does not tell."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""

@@ -187,7 +187,7 @@ class TlsSocket:
         with self._sending:
             self._drain(deadline)
             with self._engine:
-                if self._close_notify_sent:
+                if self._close_notify_sent or self._key.holder.close_sent:
                     raise BrokenPipeError("the sending side is closed")
                 self._key.holder.send_data(chunk)
             self._drain(deadline)

@@ -1,14 +1,14 @@
-"""What both versions of the client settle alike: application protocol, record sizes, the verdict on the peer."""
+"""What both versions of the client settle alike: application protocol, record sizes, the chain and the verdict."""
 
 from __future__ import annotations
 
-from locum.errors import OperationError
+from locum.errors import DecodeError, OperationError
 from locum.handshake import Ask, Request, Response, Verdict, expect
 from locum.tls.alerts import IllegalParameter, PeerRejected
 from locum.tls.configuration import MIN_RECORD_SIZE_LIMIT
 from locum.tls.extensions import Extensions, parse_alpn, parse_u16
 from locum.tls.offer import Offer
-from locum.tls.operations import AuthenticateRequest
+from locum.tls.operations import MAX_CHAIN, AuthenticateRequest, PeerChain
 from locum.tls.record import MAX_PLAINTEXT
 from locum.tls.registry import ExtensionType, ProtocolVersion
 from locum.tls.steps import Handshake, RecordLimits
@@ -55,6 +55,13 @@ def ask_accepted(authenticate: AuthenticateRequest, *more: Request) -> Handshake
     if not verdict.accepted:
         raise PeerRejected(verdict)
     return responses
+
+
+def bounded(chain: PeerChain) -> PeerChain:
+    """`chain`, if an authority will take it. Raises: DecodeError, so that the peer is blamed and nobody else."""
+    if sum(map(len, chain.certificates)) + len(chain.ocsp_response) > MAX_CHAIN:
+        raise DecodeError(f"a certificate chain of more than {MAX_CHAIN} bytes")
+    return chain
 
 
 def of_length(secret: bytes, length: int) -> bytes:

@@ -12,7 +12,7 @@ from locum.crypto.symmetric import constant_time_equal
 from locum.errors import Incompatible
 from locum.handshake import Ask, Verdict, ask, expect, now
 from locum.tls import schedule
-from locum.tls.agreement import agreed_limits, ask_accepted, of_length, selected_protocol
+from locum.tls.agreement import agreed_limits, ask_accepted, bounded, of_length, selected_protocol
 from locum.tls.alerts import DecryptError, IllegalParameter
 from locum.tls.extensions import expect_empty, parse_point_formats
 from locum.tls.messages import CertificateVerify, Finished, Message, ServerHello, serialize
@@ -51,9 +51,9 @@ from locum.tls.registry import (
     KeyExchange,
     ProtocolVersion,
     scheme_authentication,
-    scheme_hash,
 )
-from locum.tls.session import DEFAULT_TICKET_LIFETIME, SessionInfo, SessionTicket
+from locum.tls.session import DEFAULT_TICKET_LIFETIME, MAX_TICKET, SessionInfo, SessionTicket
+from locum.tls.signed_messages12 import told_messages
 from locum.tls.steps import (
     Handshake,
     ReadKeys,
@@ -235,7 +235,7 @@ def _receive_flight(offer: Offer, transcript: Transcript, agreed: _Agreed) -> Ha
         request = message
         yield from receive(transcript, ServerHelloDone)
     return _Flight(
-        chain=PeerChain(certificate.certificates, staple),
+        chain=bounded(PeerChain(certificate.certificates, staple)),
         request=request,
         parameters=parameters,
         scheme=scheme,
@@ -290,13 +290,13 @@ def _request_keys(
         if identity is None:
             answer = yield from ask(request, MasterSecretResponse)
         else:
-            responses = yield Ask((_signature_request(transcript, identity), request))
+            responses = yield Ask((_signature_request(transcript), request))
             yield from _send_signature(transcript, identity, expect(responses, 0, ClientSignatureResponse))
             answer = expect(responses, 1, MasterSecretResponse)
         return _own_keys(agreed, of_length(answer.secret, schedule.MASTER_SECRET_LENGTH))
     if identity is not None:
         # The client's verify_data covers CertificateVerify, so here the signature costs a round trip.
-        signature = yield from ask(_signature_request(transcript, identity), ClientSignatureResponse)
+        signature = yield from ask(_signature_request(transcript), ClientSignatureResponse)
         yield from _send_signature(transcript, identity, signature)
     block = yield from ask(
         SessionKeysRequest(
@@ -316,12 +316,10 @@ def _own_keys(agreed: _Agreed, master: bytes) -> _Keys:
     return _Keys(master=master, client=client, server=server)
 
 
-def _signature_request(transcript: Transcript, identity: ClientCertificateResponse) -> ClientSignatureRequest:
-    """RFC 5246 section 7.4.8: all messages so far, hashed by the scheme's own function where it has one."""
-    algorithm = scheme_hash(identity.scheme)
-    hashed = algorithm is not None
-    content = transcript.digest_with(algorithm) if algorithm is not None else transcript.messages
-    return ClientSignatureRequest(version=ProtocolVersion.TLS_1_2, content=content, hashed=hashed)
+def _signature_request(transcript: Transcript) -> ClientSignatureRequest:
+    """RFC 5246 section 7.4.8: over all messages so far, of which the authority is told those it cannot know."""
+    content = told_messages(transcript.messages)
+    return ClientSignatureRequest(version=ProtocolVersion.TLS_1_2, content=content)
 
 
 def _send_signature(
@@ -399,7 +397,7 @@ def _tickets(
     offer: Offer, agreed: _Agreed, master: bytes | None, message: NewSessionTicket | None, identity: str
 ) -> Handshake[tuple[SessionTicket, ...]]:
     """What can be resumed later: never a session without RFC 7627, nor one whose secret the delegate keeps."""
-    if message is None or not message.ticket or master is None or not agreed.extended:
+    if message is None or not 1 <= len(message.ticket) <= MAX_TICKET or master is None or not agreed.extended:
         return ()
     moment = yield from now()
     ticket = SessionTicket(

@@ -11,7 +11,7 @@ from locum.crypto.symmetric import constant_time_equal
 from locum.errors import OperationError
 from locum.handshake import Ask, Verdict, ask, expect
 from locum.tls import schedule
-from locum.tls.agreement import agreed_limits, ask_accepted, of_length, selected_protocol
+from locum.tls.agreement import agreed_limits, ask_accepted, bounded, of_length, selected_protocol
 from locum.tls.alerts import (
     DecryptError,
     IllegalParameter,
@@ -260,7 +260,7 @@ def _receive_evidence(offer: Offer, transcript: Transcript) -> Handshake[_Eviden
         raise IllegalParameter("a server Certificate with a context")
     for _, extensions in message.entries:
         offer.check_answers(extensions, _CERTIFICATE_ENTRY)
-    chain = message.chain()
+    chain = bounded(message.chain())
     transcript_hash = transcript.hash()
     verify = yield from receive(transcript, CertificateVerify)
     if verify.scheme not in offer.method.signature_schemes or verify.scheme in PKCS1_SCHEMES:

@@ -30,7 +30,7 @@ from locum.tls.outcome import Outcome
 from locum.tls.receiving import message_name, parse_message
 from locum.tls.record import REKEY_AFTER, RecordWriter, protection
 from locum.tls.registry import CipherSuite, ContentType, HandshakeType, ProtocolVersion
-from locum.tls.session import SessionInfo, SessionTicket
+from locum.tls.session import MAX_TICKET, SessionInfo, SessionTicket
 from locum.tls.steps import (
     Handshake,
     ReadKeys,
@@ -124,6 +124,11 @@ class Connection:
     def wants_data(self) -> bool:
         """False while bytes from the peer would only pile up, or after the end."""
         return self.pending is None and self._error is None and not self._close_received
+
+    @property
+    def close_sent(self) -> bool:
+        """True once close_notify was sent: by `close`, or in TLS 1.2 in answer to the peer's."""
+        return self._close_sent
 
     @property
     def session(self) -> SessionInfo | None:
@@ -335,8 +340,6 @@ class Connection:
 
     def _change_cipher_spec(self) -> None:
         if isinstance(self._waiting, ReceiveChangeCipherSpec):
-            if self._incoming.inside_message:
-                raise UnexpectedMessage("change_cipher_spec inside a handshake message")
             self._advance(None)
             return
         if self._version is ProtocolVersion.TLS_1_2:
@@ -397,7 +400,7 @@ class Connection:
 
     def _ticket(self, message: NewSessionTicket) -> None:
         outcome = self._outcome
-        if outcome is None or outcome.secrets is None or message.lifetime == 0:
+        if outcome is None or outcome.secrets is None or message.lifetime == 0 or len(message.ticket) > MAX_TICKET:
             return
         session, suite = outcome.session, self._suite
         ticket = SessionTicket(

@@ -8,7 +8,7 @@ from typing import ClassVar
 from locum.errors import DecodeError
 from locum.tls.alerts import IllegalParameter
 from locum.tls.extensions import parse_certificate_status, parse_names, write_certificate_status, write_names
-from locum.tls.messages13 import MAX_CERTIFICATES
+from locum.tls.operations import MAX_CERTIFICATES
 from locum.tls.registry import HandshakeType, KeyExchange
 from locum.wire.cursor import Reader, Writer
 
@@ -110,6 +110,15 @@ class ServerKeyExchange:
         scheme, signature = reader.u16(), reader.vector(2, minimum=1)
         reader.finish()
         return parameters, scheme, signature, group
+
+    @classmethod
+    def join(cls, parameters: bytes, scheme: int, signature: bytes) -> ServerKeyExchange:
+        """The inverse of `split`."""
+        writer = Writer()
+        writer.block(parameters)
+        writer.u16(scheme)
+        writer.vector(signature, 2)
+        return cls(body=writer.getvalue())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

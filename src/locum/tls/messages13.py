@@ -8,12 +8,9 @@ from typing import ClassVar
 from locum.errors import DecodeError
 from locum.tls.alerts import IllegalParameter
 from locum.tls.extensions import Extensions, parse_certificate_status
-from locum.tls.operations import PeerChain
+from locum.tls.operations import MAX_CERTIFICATES, PeerChain
 from locum.tls.registry import ExtensionType, HandshakeType
 from locum.wire.cursor import Reader, Writer
-
-#: Certificates in one chain beyond this are refused.
-MAX_CERTIFICATES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

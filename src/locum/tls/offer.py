@@ -60,6 +60,7 @@ class Offer:
             and set(method.versions) <= set(wishes.versions)
             and set(method.cipher_suites) <= set(wishes.cipher_suites)
             and method.groups
+            and (not wishes.groups or set(method.groups) <= set(wishes.groups))
             and method.signature_schemes
             and method.key_form in wishes.key_forms
             and any(CIPHER_SUITES[code].version in method.versions for code in method.cipher_suites)
@@ -126,7 +127,8 @@ class Offer:
         wishes, method = self.configuration, self.method
         items: list[tuple[int, bytes]] = []
         if not is_ip_address(wishes.server_name):
-            items.append((ExtensionType.SERVER_NAME, write_server_name(wishes.server_name)))
+            # RFC 6066 section 3: the name goes "without a trailing dot".
+            items.append((ExtensionType.SERVER_NAME, write_server_name(wishes.server_name.removesuffix("."))))
         items.append((ExtensionType.STATUS_REQUEST, write_status_request()))
         items.append((ExtensionType.SUPPORTED_GROUPS, write_codes(method.groups)))
         items.append((ExtensionType.SIGNATURE_ALGORITHMS, write_codes(method.signature_schemes)))

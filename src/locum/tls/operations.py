@@ -14,6 +14,10 @@ from typing import ClassVar
 
 from locum.handshake import Operation, Request, Response
 
+#: A certificate chain: its certificates, and the bytes of all of them with the stapled OCSP response.
+MAX_CERTIFICATES = 10
+MAX_CHAIN = 48 * 1024
+
 
 class KeyForm(IntEnum):
     """Who derives the record keys of TLS 1.2 (A7; paras 72 and 92).
@@ -203,14 +207,13 @@ class ClientCertificateResponse(Response):
 class ClientSignatureRequest(Request):
     """Sign the client's CertificateVerify with the identity chosen before in this session.
 
-    `content` is the transcript hash in TLS 1.3; in TLS 1.2 it is the concatenated handshake messages or, where
-    the scheme allows it and `hashed` says so, their digest.
+    `content` is the transcript hash in TLS 1.3. In TLS 1.2 it is ClientHello, ServerHello and CertificateRequest
+    with their headers: the authority writes the other messages itself (see `signed_messages12`).
     """
 
     operation: ClassVar[Operation] = Operation.AUTHENTICATE
     version: int
     content: bytes
-    hashed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

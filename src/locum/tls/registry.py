@@ -16,7 +16,6 @@ from locum.crypto.symmetric import (
     CHACHA20_POLY1305,
     SHA256,
     SHA384,
-    SHA512,
     AeadAlgorithm,
     HashAlgorithm,
 )
@@ -215,21 +214,6 @@ def scheme_name(code: int) -> str:
     return SignatureScheme(code).name if code in SignatureScheme.__members__.values() else f"0x{code:04x}"
 
 
-_SCHEME_HASHES: dict[int, HashAlgorithm] = {
-    SignatureScheme.RSA_PKCS1_SHA256: SHA256,
-    SignatureScheme.ECDSA_SECP256R1_SHA256: SHA256,
-    SignatureScheme.RSA_PSS_RSAE_SHA256: SHA256,
-    SignatureScheme.RSA_PSS_PSS_SHA256: SHA256,
-    SignatureScheme.RSA_PKCS1_SHA384: SHA384,
-    SignatureScheme.ECDSA_SECP384R1_SHA384: SHA384,
-    SignatureScheme.RSA_PSS_RSAE_SHA384: SHA384,
-    SignatureScheme.RSA_PSS_PSS_SHA384: SHA384,
-    SignatureScheme.RSA_PKCS1_SHA512: SHA512,
-    SignatureScheme.ECDSA_SECP521R1_SHA512: SHA512,
-    SignatureScheme.RSA_PSS_RSAE_SHA512: SHA512,
-    SignatureScheme.RSA_PSS_PSS_SHA512: SHA512,
-}
-
 _NOT_RSA = frozenset(
     {
         SignatureScheme.ECDSA_SECP256R1_SHA256,
@@ -248,11 +232,6 @@ PKCS1_SCHEMES = frozenset(
         SignatureScheme.RSA_PKCS1_SHA512,
     }
 )
-
-
-def scheme_hash(code: int) -> HashAlgorithm | None:
-    """The hash that a scheme applies first; None where the signature is over the message itself."""
-    return _SCHEME_HASHES.get(code)
 
 
 def scheme_authentication(code: int) -> Authentication:

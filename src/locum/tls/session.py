@@ -19,8 +19,11 @@ MAX_TICKET_LIFETIME = 604_800
 #: A server that names no lifetime (a hint of 0 in TLS 1.2) gets this many seconds.
 DEFAULT_TICKET_LIFETIME = 7_200
 
+#: The longest ticket that is kept, in bytes: with it, a cookie and all else a ClientHello still holds together.
+MAX_TICKET = 1 << 14
+
 _MAGIC = b"locum ticket 1\n"
-_MAX_TICKET_FILE = 131_072
+_MAX_TICKET_FILE = 2 * MAX_TICKET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,7 @@ class SessionTicket:
             suite=suite,
             server_name=names[0],
             peer_identity=names[1],
-            ticket=reader.vector(2, minimum=1),
+            ticket=reader.vector(2, minimum=1, maximum=MAX_TICKET),
             secret=reader.vector(1, minimum=32, maximum=48),
             issued_at=reader.integer(8) / 1000,
             lifetime=reader.u32(),

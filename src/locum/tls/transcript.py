@@ -9,7 +9,7 @@ from locum.tls.registry import HandshakeType
 class Transcript:
     """Collects messages; `start` fixes the hash (RFC 8446 section 4.4.1, RFC 5246 section 7.4.9).
 
-    The messages themselves are kept until `forget`, because a TLS 1.2 client signature hashes them with a
+    The messages themselves are kept until `forget`, because a TLS 1.2 client signature covers them, hashed with a
     function of its own choice. They are bounded by the longest message and the number of messages in turn.
     """
 
@@ -53,10 +53,6 @@ class Transcript:
         state.update(self._messages)
         state.update(extra)
         return state.digest()
-
-    def digest_with(self, algorithm: HashAlgorithm) -> bytes:
-        """All messages so far under another hash function: for a TLS 1.2 CertificateVerify."""
-        return self.hash_with(algorithm, b"")
 
     @property
     def messages(self) -> bytes:

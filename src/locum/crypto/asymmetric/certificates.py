@@ -35,9 +35,9 @@ from locum.crypto.asymmetric.signatures import KeyKind, PublicKey
 from locum.errors import ConfigurationError, Incompatible, Unauthenticated
 from locum.handshake import Fault
 
-#: Certificates in a chain, and bytes of all of them with the OCSP response.
+#: Certificates in a chain, and bytes of all of them with the OCSP response; the same as in `tls.operations`.
 MAX_CERTIFICATES = 10
-MAX_CHAIN_BYTES = 64 * 1024
+MAX_CHAIN_BYTES = 48 * 1024
 #: Intermediate certificates in a path, between the peer's own and the trust anchor.
 MAX_PATH_DEPTH = 6
 
@@ -114,10 +114,15 @@ class PathValidator:
             )
         except ValueError:
             raise Rejected(Fault.WRONG_NAME, f"no certificate can be for {server_name}") from None
-        try:
-            return verifier.verify(leaf, intermediates)
-        except VerificationError as error:
-            raise _explain(str(error), leaf, intermediates, server_name, moment) from None
+        # What is issued by itself, as a root sent along, can be put on itself without end and hide what is wrong.
+        for candidates in (intermediates, [each for each in intermediates if each.issuer != each.subject]):
+            try:
+                return verifier.verify(leaf, candidates)
+            except VerificationError as error:
+                message = str(error)
+            if _TOO_DEEP not in message:
+                break
+        raise _explain(message, leaf, intermediates, server_name, moment)
 
 
 def parse_chain(chain: Sequence[bytes], ocsp_response: bytes = b"") -> list[x509.Certificate]:
@@ -265,6 +270,7 @@ def _explain(
     return Rejected(Fault.BAD_CERTIFICATE, f"the certificate of {server_name}: {detail}")
 
 
+_TOO_DEEP = "exceeds max depth"
 _PHRASES = (
     ("arsing", Fault.BAD_CERTIFICATE, "a certificate of {name} is malformed"),
     ("no matching subjectAltName", Fault.WRONG_NAME, "the peer's certificate is not for {name}"),
@@ -291,7 +297,7 @@ _PHRASES = (
         Fault.UNSUPPORTED,
         "an authority that certified {name} has an RSA key of less than 2048 bits",
     ),
-    ("exceeds max depth", Fault.BAD_CERTIFICATE, "the path from {name} to a trust anchor is too long"),
+    (_TOO_DEEP, Fault.BAD_CERTIFICATE, "the path from {name} to a trust anchor is too long"),
 )
 
 

@@ -165,6 +165,12 @@ def _make_audit() -> None:
                 f"CREATE TRIGGER audit_no_{event.lower()} BEFORE {event} ON audit "
                 f"BEGIN SELECT RAISE(ABORT, '{_APPEND_ONLY}'); END"
             )
+        # INSERT OR REPLACE deletes a row without asking the trigger for deletion.
+        op.execute(
+            "CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit "  # noqa: S608 - fixed words
+            "WHEN NEW.id IN (SELECT id FROM audit) "
+            f"BEGIN SELECT RAISE(ABORT, '{_APPEND_ONLY}'); END"
+        )
         return
     op.execute(
         "CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS "

@@ -498,7 +498,7 @@ def test_an_encrypted_key_is_opened_with_a_password_from_a_file_only(
     cert = write("cert.pem", CLIENT.pem, MIDDLE.pem)
     for number, form in enumerate((PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL)):
         key = write("key.pem", CLIENT.key_pem(PASSWORD, form))
-        add = ("identity", "add", f"id{number}", "--cert", cert, "--key", key)
+        add = ("identity", "add", f"id{number}", "--cert", cert, "--key", key, "--terminal", "*")
         assert "--key-password-file" in locum.refused(*add)
         wrong = locum.refused(*add, "--key-password-file", write("wrong", b"wrong"))
         assert "wrong password" in wrong
@@ -524,6 +524,7 @@ def test_a_certificate_and_a_key_that_do_not_fit_are_refused(
 ) -> None:
     make_data(locum)
     add = ("identity", "add", "me", "--cert", write("cert.pem", *cert), "--key", write("key.pem", *key))
+    add += ("--terminal", "*")
     assert message in locum.refused(*add)
     assert locum.json("identity", "list") == []
 
@@ -532,11 +533,12 @@ def test_what_may_not_work_is_warned_about(locum: Shell) -> None:
     old, key = make("late", ROOT, begin=-9, end=-2), Path("key.pem")
     write("key.pem", old.key_pem())
     key.chmod(0o644)
-    result = locum.ok("identity", "add", "a", "--cert", write("cert.pem", old.pem), "--key", key)
+    everywhere = ("--key", key, "--terminal", "*")
+    result = locum.ok("identity", "add", "a", "--cert", write("cert.pem", old.pem), *everywhere)
     assert "CN=late expired on" in result.err
     assert "key.pem is open to other users" in result.err
     write("key.pem", SERVER.key_pem())
-    result = locum.ok("identity", "add", "b", "--cert", write("cert.pem", SERVER.pem), "--key", key)
+    result = locum.ok("identity", "add", "b", "--cert", write("cert.pem", SERVER.pem), *everywhere)
     assert "CN=server is not meant for clients" in result.err
 
 
@@ -550,11 +552,22 @@ def test_an_identity_is_replaced_only_on_demand(locum: Shell) -> None:
         "--key",
         write("k.pem", CLIENT.key_pem()),
     )
+    enrolled(locum, name="me", out="me.cred")
     locum.ok(*add)
     assert "--replace" in locum.refused(*add)
     locum.ok(*add, "--replace", "--peer", "dns:a.example")
     assert locum.json("identity", "list")[0]["peer"] == "dns:a.example"
     assert "'ghost'" in locum.refused(*add, "--replace", "--terminal", "ghost")
+
+
+def test_an_identity_is_for_its_namesake_unless_somebody_says_more(locum: Shell) -> None:
+    enrolled(locum)
+    files = ("--cert", write("c.pem", CLIENT.pem), "--key", write("k.pem", CLIENT.key_pem()))
+    assert "or '*' for all" in locum.refused("identity", "add", "stranger", *files)
+    assert "for meter" in locum.ok("identity", "add", "meter", *files).out
+    assert "for every terminal" in locum.ok("identity", "add", "all", *files, "--terminal", "*").out
+    listed = {row["name"]: row["terminals"] for row in locum.json("identity", "list")}
+    assert listed == {"all": ["*"], "meter": ["meter"]}
 
 
 # --- terminals and audit ----------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from locum.cli.options import (
 from locum.cli.output import moment, print_list, say, warn
 from locum.cli.pem import PemBlock, is_private_key, read_blocks
 from locum.errors import ConfigurationError, LocumError
-from locum.store import Identity
+from locum.store import Identity, Store
+from locum.store.policies import EVERY_TERMINAL
 from locum.tls.operations import MAX_CERTIFICATES
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def add_identity(
     key: Annotated[Path, typer.Option("--key", metavar="KEY.pem", help="Its private key.")],
     terminal: Annotated[
         list[str] | None,
-        typer.Option("--terminal", metavar="NAME|*", help="A terminal that it is for; all if not given."),
+        typer.Option(
+            "--terminal",
+            metavar="NAME|*",
+            help="A terminal that it is for, '*' for all; else the one of its name.",
+        ),
     ] = None,
     peer: Annotated[str, typer.Option("--peer", metavar="PATTERN", help="The peers that it is shown to.")] = "*",
     key_password_file: Annotated[
@@ -71,16 +76,17 @@ def add_identity(
     _check_usable(name, chain, held)
     _warn_unfit(chain)
     with open_store(data, config_file, create=True) as store:
+        terminals = terminal or _namesake(store, name)
         store.identities.add(
             name,
             chain_pem=_pem(chain),
             private_key_pem=private_key,
-            terminals=terminal or ["*"],
+            terminals=terminals,
             peer=peer,
             replace=replace,
             actor=actor(),
         )
-    whom = "every terminal" if not terminal or "*" in terminal else ", ".join(terminal)
+    whom = "every terminal" if EVERY_TERMINAL in terminals else ", ".join(terminals)
     say(f"added identity {name}: {chain[0].subject.rfc4514_string()}, for {whom}")
 
 
@@ -109,6 +115,15 @@ def remove_identity(
     with open_store(data, config_file, create=False) as store:
         store.identities.remove(name, actor=actor())
     say(f"removed identity {name}")
+
+
+def _namesake(store: Store, name: str) -> list[str]:
+    """The terminal that is called as the identity is: whoever wants more has to say so."""
+    if name not in {terminal.name for terminal in store.terminals.all()}:
+        raise ConfigurationError(
+            f"no terminal is called {name!r}: say with --terminal which one the identity is for, or '*' for all"
+        )
+    return [name]
 
 
 # --- the private key --------------------------------------------------------------------------------------

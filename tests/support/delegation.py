@@ -15,13 +15,20 @@ from typing import Any
 
 from tests.support import pki
 from tests.support.node import Node
-from tests.support.peers import CertificateAuthority, NginxServer, Openssl4Server, OpensslServer, Server, ServerOptions
+from tests.support.peers import (
+    CertificateAuthority,
+    NginxServer,
+    Openssl4Server,
+    OpensslServer,
+    Server,
+    ServerOptions,
+)
 from tests.support.require import require
 from tests.support.terminal_system import NAME, read_page
 
 from locum.cli.main import run
 from locum.terminal import TerminalStep, TlsSocket, connect_tls_blocking
-from locum.tls.registry import NamedGroup, ProtocolVersion
+from locum.tls.registry import ProtocolVersion
 from locum.tls.session import SessionInfo, SessionTicket
 
 TERMINAL = "meter-7"
@@ -32,43 +39,6 @@ SERVERS: Mapping[str, type[Server]] = {
     "nginx": NginxServer,
     "OpenSSL 4": Openssl4Server,
 }
-#: Every implemented suite under the names that OpenSSL has for them.
-SUITES_13 = {
-    0x1301: "TLS_AES_128_GCM_SHA256",
-    0x1302: "TLS_AES_256_GCM_SHA384",
-    0x1303: "TLS_CHACHA20_POLY1305_SHA256",
-    0x1304: "TLS_AES_128_CCM_SHA256",
-    0x1305: "TLS_AES_128_CCM_8_SHA256",
-}
-SUITES_12 = {
-    0xC02B: "ECDHE-ECDSA-AES128-GCM-SHA256",
-    0xC02C: "ECDHE-ECDSA-AES256-GCM-SHA384",
-    0xCCA9: "ECDHE-ECDSA-CHACHA20-POLY1305",
-    0xC02F: "ECDHE-RSA-AES128-GCM-SHA256",
-    0xC030: "ECDHE-RSA-AES256-GCM-SHA384",
-    0xCCA8: "ECDHE-RSA-CHACHA20-POLY1305",
-    0xC0AC: "ECDHE-ECDSA-AES128-CCM",
-    0xC0AE: "ECDHE-ECDSA-AES128-CCM8",
-    0x009E: "DHE-RSA-AES128-GCM-SHA256",
-    0x009F: "DHE-RSA-AES256-GCM-SHA384",
-    0xCCAA: "DHE-RSA-CHACHA20-POLY1305",
-    0xC09E: "DHE-RSA-AES128-CCM",
-    0x009C: "AES128-GCM-SHA256",
-    0x009D: "AES256-GCM-SHA384",
-    0xC09C: "AES128-CCM",
-}
-#: Groups that every server knows, and those that only OpenSSL 4 knows, under OpenSSL's names.
-CLASSICAL_GROUPS = {
-    NamedGroup.X25519: "X25519",
-    NamedGroup.SECP256R1: "P-256",
-    NamedGroup.SECP384R1: "P-384",
-    NamedGroup.X448: "X448",
-}
-HYBRID_GROUPS = {
-    NamedGroup.X25519MLKEM768: "X25519MLKEM768",
-    NamedGroup.SECP256R1MLKEM768: "SecP256r1MLKEM768",
-}
-
 #: s_server answers with a page about the connection, nginx with headers.
 _TELLING: Mapping[type[Server], tuple[str, ...]] = {
     OpensslServer: ("-www",),
@@ -113,16 +83,18 @@ class Visit:
 
 
 class Delegation:
-    """A node with its data in `directory`/node that trusts `authority` and by default lets everybody reach anybody.
+    """A node in `directory`/node that trusts `authority` and, unless told otherwise, lets everybody reach anybody.
 
-    Make changes to its databases before `start`, so that they are in force from the first connection on.
+    Changes made before `start` are in force from the first connection on.
     """
 
-    def __init__(self, directory: Path, *, config: str = "", policy: bool = True) -> None:
+    def __init__(
+        self, directory: Path, *, config: str = "", policy: bool = True, data: Path | None = None
+    ) -> None:
         for program in ("openssl", "nginx"):
             require(program)
         self.directory = directory
-        self.node = Node(directory / "node", config=config)
+        self.node = Node(data or directory / "node", config=config)
         self.authority = CertificateAuthority(directory, "root")
         self.locum("trust", "add", self.authority.path)
         if policy:
@@ -213,7 +185,7 @@ def what_was_seen(server: Server, page: bytes) -> Seen:
     text = page.decode()
     if isinstance(server, OpensslServer):
         kind, version, cipher = _found(r"^(New|Reused), (\S+), Cipher is (\S+)$", text).groups()
-        client = _optional(r"Subject: CN = (\S+)", text)
+        client = _optional(r"Subject: CN ?= ?(\S+)", text)
         return Seen(version=version, cipher=cipher, resumed=kind == "Reused", client=client)
     if isinstance(server, NginxServer):
         header = dict(line.split(": ", 1) for line in text.split("\r\n\r\n")[0].split("\r\n") if ": " in line)
@@ -239,5 +211,5 @@ def _optional(pattern: str, text: str) -> str:
 
 def openssl(directory: Path, *words: str | Path) -> None:
     """Run the openssl command in `directory`."""
-    done = subprocess.run([require("openssl"), *words], cwd=directory, capture_output=True, timeout=60, check=False)
+    done = subprocess.run([require("openssl"), *words], cwd=directory, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()

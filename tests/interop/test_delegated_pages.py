@@ -40,7 +40,8 @@ LARGE = bytes(range(256)) * 12_000 + b"the last of it"
 def delegation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delegation]:
     prepared = Delegation(tmp_path_factory.mktemp("pages"))
     identity = prepared.authority.issue("meter-7", usage="client", names=("meter-7.example",))
-    prepared.locum("identity", "add", "meter-7", "--cert", identity.chain, "--key", identity.key)
+    files = ("--cert", identity.chain, "--key", identity.key)
+    prepared.locum("identity", "add", "meter-7", "--terminal", "*", *files)
     with started(prepared) as running:
         yield running
 

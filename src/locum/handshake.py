@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, TypeVar
 
-from locum.errors import OperationError
+from locum.errors import OperationError, Unauthenticated
 
 
 class Operation(IntEnum):
@@ -68,6 +68,15 @@ class Verdict(Response):
     def accepted(self) -> bool:
         """True when the handshake may go on: authentic and allowed."""
         return self.authentic and self.allowed
+
+
+class PeerRejected(Unauthenticated):
+    """The authority's verdict was negative; `verdict` is the whole of it (A2, fig 5 S11)."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        what = "not authentic" if not verdict.authentic else "not allowed"
+        super().__init__(f"the peer is {what}: {verdict.reason or verdict.fault.name.lower()}")
+        self.verdict = verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from tests.support.peers import CertificateAuthority, Server, ServerOptions
 from tests.support.terminal_system import NAME, read_page
 
 from locum.errors import Unavailable
-from locum.tls.alerts import AlertReceived, PeerRejected
+from locum.handshake import PeerRejected
+from locum.tls.alerts import AlertReceived
 from locum.tls.registry import NamedGroup, ProtocolVersion
 
 pytestmark = pytest.mark.xdist_group("delegated-peers")

@@ -25,7 +25,8 @@ from tests.support.tls_memory import (
 
 from locum.authority.databases import PinnedKey
 from locum.errors import LocumError
-from locum.tls.alerts import AlertDescription, AlertReceived, IllegalParameter, PeerRejected, Truncated
+from locum.handshake import PeerRejected
+from locum.tls.alerts import AlertDescription, AlertReceived, IllegalParameter, Truncated
 from locum.tls.connection import CloseReceived, HandshakeComplete
 from locum.tls.operations import KeyForm
 from locum.tls.registry import CIPHER_SUITES, KeyExchange, NamedGroup, ProtocolVersion

@@ -17,9 +17,9 @@ from tests.support.terminal_peer import RawPeer, wait_until
 from tests.support.terminal_system import NAME, REQUEST, fetch
 
 from locum.errors import LocumError, Refused
+from locum.handshake import PeerRejected
 from locum.terminal import BlockingTerminal, TerminalStep
 from locum.terminal.steps import StepName
-from locum.tls.alerts import PeerRejected
 
 pytestmark = pytest.mark.xdist_group("faults-peers")
 

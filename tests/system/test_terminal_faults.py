@@ -18,10 +18,10 @@ from tests.support.terminal_system import NAME, REQUEST, Setting, fetch, setting
 
 from locum.demo.peers import PAGE
 from locum.errors import OperationError, Refused
+from locum.handshake import PeerRejected
 from locum.terminal import channel, connect_tls
 from locum.terminal.channel import DelegateFailed
 from locum.terminal.steps import Actor, StepName, TerminalStep
-from locum.tls.alerts import PeerRejected
 
 Fetch = Callable[..., bytes]
 

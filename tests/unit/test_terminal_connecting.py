@@ -7,11 +7,11 @@ from tests.support.terminal_memory import PEER_IP, World
 
 from locum.authority.messages import encode_error
 from locum.errors import Refused, Unavailable
+from locum.handshake import PeerRejected
 from locum.link.coap import Code
 from locum.terminal.channel import ANSWER_TIMEOUT, HOLD_DOWN, Answer, DelegateFailed
 from locum.terminal.connecting import LONGEST_PAUSE, AskDelegate
 from locum.terminal.steps import Actor, StepName
-from locum.tls.alerts import PeerRejected
 from locum.tls.registry import NamedGroup
 
 FIRST, SECOND, THIRD = (f"coap://192.0.2.{number}:5683" for number in (101, 102, 103))

@@ -18,9 +18,10 @@ from tests.support import pki, tls_memory
 from tests.support.terminal_peer import LOOPBACK, RawPeer, TlsPeer, drain, echo, read_to_end, wait_until
 
 from locum.errors import ConfigurationError, LocumError, PeerError, TimedOut, Unavailable
+from locum.handshake import PeerRejected
 from locum.terminal import Terminal, connect_tls
 from locum.terminal.steps import Actor, StepName, TerminalStep
-from locum.tls.alerts import AlertReceived, PeerRejected, Truncated
+from locum.tls.alerts import AlertReceived, Truncated
 from locum.tls.registry import ProtocolVersion
 from locum.tls.session import SessionTicket
 

@@ -10,8 +10,8 @@ from tests.support.tls_script import BY_NAME, Conversation, ScriptedAuthority
 
 from locum.errors import OperationError, Refused, TimedOut, Unavailable
 from locum.handshake import Fault as VerdictFault
-from locum.handshake import Request, Response, Verdict
-from locum.tls.alerts import AlertDescription, PeerRejected
+from locum.handshake import PeerRejected, Request, Response, Verdict
+from locum.tls.alerts import AlertDescription
 from locum.tls.operations import HandshakeSecretsResponse, KeyShareResponse, MasterSecretResponse, StartResponse
 from locum.tls.registry import NamedGroup
 

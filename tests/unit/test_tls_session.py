@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from locum import errors
 from locum.crypto.symmetric import SHA256, AuthenticationFailed
 from locum.errors import ConfigurationError, DecodeError, LocumError, Refused
-from locum.handshake import Fault, Verdict
+from locum.handshake import Fault, PeerRejected, Verdict
 from locum.tls import alerts
-from locum.tls.alerts import AlertDescription, AlertReceived, PeerRejected, Truncated, alert_for, alert_name
+from locum.tls.alerts import AlertDescription, AlertReceived, Truncated, alert_for, alert_name
 from locum.tls.configuration import ClientConfiguration
 from locum.tls.registry import CIPHER_SUITES, ProtocolVersion
 from locum.tls.session import MAX_TICKET, MAX_TICKET_LIFETIME, SessionInfo, SessionTicket

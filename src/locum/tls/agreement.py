@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from locum.errors import DecodeError, OperationError
-from locum.handshake import Ask, Request, Response, Verdict, expect
-from locum.tls.alerts import IllegalParameter, PeerRejected
+from locum.handshake import Ask, PeerRejected, Request, Response, Verdict, expect
+from locum.tls.alerts import IllegalParameter
 from locum.tls.configuration import MIN_RECORD_SIZE_LIMIT
 from locum.tls.extensions import Extensions, parse_alpn, parse_u16
 from locum.tls.offer import Offer

@@ -16,7 +16,7 @@ from locum.errors import (
     PeerError,
     Unauthenticated,
 )
-from locum.handshake import Fault, Verdict
+from locum.handshake import Fault, PeerRejected
 
 
 class AlertLevel(IntEnum):
@@ -108,15 +108,6 @@ class AlertReceived(PeerError):
     def __init__(self, description: int) -> None:
         super().__init__(f"the peer sent the alert {alert_name(description)}")
         self.description = description
-
-
-class PeerRejected(Unauthenticated):
-    """The authority's verdict was negative; `verdict` is the whole of it (A2, fig 5 S11)."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        what = "not authentic" if not verdict.authentic else "not allowed"
-        super().__init__(f"the peer is {what}: {verdict.reason or verdict.fault.name.lower()}")
-        self.verdict = verdict
 
 
 _BY_FAULT = {

@@ -1,4 +1,4 @@
-"""AEAD, hash, HMAC, HKDF (RFC 5869) and the TLS 1.2 PRF: the whole of a terminal's cryptography.
+"""AEAD, AES-CBC, GMAC, hash, HMAC, HKDF (RFC 5869) and the TLS 1.2 PRF: the whole of a terminal's cryptography.
 
 Never imports anything asymmetric: a terminal is built on this module alone.
 """
@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from locum.errors import LocumError
 
@@ -19,7 +24,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class AuthenticationFailed(LocumError):
-    """An AEAD tag did not verify: wrong key, wrong nonce, or altered bytes."""
+    """A tag did not verify: wrong key, wrong nonce, or altered bytes."""
 
 
 class _Cipher(Protocol):
@@ -111,6 +116,163 @@ class HashAlgorithm:
 SHA256 = HashAlgorithm("sha256", 32)
 SHA384 = HashAlgorithm("sha384", 48)
 SHA512 = HashAlgorithm("sha512", 64)
+
+#: Legacy: for IKEv1 peers that know nothing else, and where a protocol uses it as a mere fingerprint.
+SHA1 = HashAlgorithm("sha1", 20)
+
+
+#: Bytes of an AES block, and of the IV of CBC.
+AES_BLOCK = 16
+
+
+class AesCbcKey:
+    """AES-CBC without padding and without integrity: for IKEv1, whose messages carry their own hash.
+
+    Everything else takes `AesCbcHmacKey`.
+    """
+
+    __slots__ = ("_algorithm",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) not in (16, 24, 32):
+            raise ValueError("AES needs a key of 16, 24 or 32 bytes")
+        self._algorithm = AES(key)
+
+    def __repr__(self) -> str:
+        return "<AesCbcKey>"
+
+    def encrypt(self, iv: Buffer, plaintext: Buffer) -> bytes:
+        """Encrypt whole blocks; ValueError for an incomplete one."""
+        encryptor = Cipher(self._algorithm, CBC(iv)).encryptor()
+        return encryptor.update(plaintext) + encryptor.finalize()
+
+    def decrypt(self, iv: Buffer, ciphertext: Buffer) -> bytes:
+        """Decrypt whole blocks; ValueError for an incomplete one."""
+        decryptor = Cipher(self._algorithm, CBC(iv)).decryptor()
+        return decryptor.update(ciphertext) + decryptor.finalize()
+
+
+class AesCbcHmacKey:
+    """AES-CBC, then HMAC cut to `tag_length` bytes over everything: the Encrypted payload of IKEv2.
+
+    RFC 3602 and RFC 4868. The caller pads, and takes an unpredictable IV for each message.
+    """
+
+    __slots__ = ("_cbc", "_hash", "_integrity_key", "tag_length")
+
+    def __init__(self, key: bytes, integrity_key: bytes, algorithm: HashAlgorithm, tag_length: int) -> None:
+        self._cbc = AesCbcKey(key)
+        self._hash = algorithm
+        self._integrity_key = integrity_key
+        self.tag_length = tag_length
+
+    def __repr__(self) -> str:
+        return f"<AesCbcHmacKey {self._hash.name}>"
+
+    def seal(self, iv: Buffer, plaintext: Buffer, associated_data: Buffer) -> bytes:
+        """Ciphertext and tag, which covers all that is given here; ValueError for an incomplete block."""
+        ciphertext = self._cbc.encrypt(iv, plaintext)
+        return ciphertext + self._tag(iv, ciphertext, associated_data)
+
+    def open(self, iv: Buffer, sealed: Buffer, associated_data: Buffer) -> bytes:
+        """Verify, and only then decrypt; `AuthenticationFailed` when the tag does not verify or is not there."""
+        end = len(sealed) - self.tag_length
+        if end < 0 or end % AES_BLOCK:
+            raise AuthenticationFailed("AES-CBC: no whole blocks and a tag")
+        ciphertext = bytes(sealed[:end])
+        due = self._tag(iv, ciphertext, associated_data)
+        if not hmac.compare_digest(due, sealed[end:]):
+            raise AuthenticationFailed("AES-CBC with HMAC: authentication failed")
+        return self._cbc.decrypt(iv, ciphertext)
+
+    def _tag(self, iv: Buffer, ciphertext: bytes, associated_data: Buffer) -> bytes:
+        covered = b"".join((associated_data, iv, ciphertext))
+        return self._hash.hmac(self._integrity_key, covered)[: self.tag_length]
+
+
+@dataclass(frozen=True, slots=True)
+class MacAlgorithm:
+    """HMAC cut to its first `tag_length` bytes, with keys as long as the hash (RFC 4868 section 2)."""
+
+    name: str
+    hash: HashAlgorithm
+    tag_length: int
+
+    @property
+    def key_length(self) -> int:
+        """Length of a key in bytes."""
+        return self.hash.length
+
+    def new(self, key: bytes) -> MacKey:
+        """Make a key ready for use; ValueError unless `key` has `key_length` bytes."""
+        if len(key) != self.key_length:
+            raise ValueError(f"{self.name} needs a key of {self.key_length} bytes")
+        return MacKey(self, key)
+
+
+HMAC_SHA2_256_128 = MacAlgorithm("HMAC-SHA2-256-128", SHA256, 16)
+HMAC_SHA2_384_192 = MacAlgorithm("HMAC-SHA2-384-192", SHA384, 24)
+HMAC_SHA2_512_256 = MacAlgorithm("HMAC-SHA2-512-256", SHA512, 32)
+
+_HASHES = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
+
+
+class MacKey:
+    """A MAC key whose first block is hashed once and for all: half the cost of a new HMAC for each message."""
+
+    __slots__ = ("_start", "_tag_length", "algorithm")
+
+    def __init__(self, algorithm: MacAlgorithm, key: bytes) -> None:
+        self.algorithm = algorithm
+        self._tag_length = algorithm.tag_length
+        self._start = HMAC(key, _HASHES[algorithm.hash.name])
+
+    def __repr__(self) -> str:
+        return f"<MacKey {self.algorithm.name}>"
+
+    def tag(self, data: Buffer) -> bytes:
+        """The tag of `data`, `tag_length` bytes."""
+        state = self._start.copy()
+        state.update(data)
+        return state.finalize()[: self._tag_length]
+
+    def verify(self, data: Buffer, tag: bytes) -> None:
+        """Raise `AuthenticationFailed` unless `tag` is the tag of `data`; in constant time."""
+        if not hmac.compare_digest(self.tag(data), tag):
+            raise AuthenticationFailed(f"{self.algorithm.name}: authentication failed")
+
+
+class CbcChain:
+    """AES-CBC under one key for a series of messages, whole blocks, each message with an IV of its own in front.
+
+    All messages of one end form a single CBC stream in which each begins with a block that holds its number.
+    What that block is encrypted to is the IV of the rest: nobody can know it before the message is there (compare
+    NIST SP 800-38A Appendix C), and it costs neither randomness nor a cipher set up for each message. One end
+    only encrypts, the other only decrypts.
+    """
+
+    __slots__ = ("_decrypt", "_encrypt")
+
+    def __init__(self, key: bytes) -> None:
+        cipher = Cipher(AES(key), CBC(bytes(AES_BLOCK)))
+        self._encrypt = cipher.encryptor().update
+        self._decrypt = cipher.decryptor().update
+
+    def __repr__(self) -> str:
+        return "<CbcChain>"
+
+    def encrypt(self, number: int, plaintext: bytes) -> bytes:
+        """IV and ciphertext of message `number`, never used before; whole blocks, or ValueError."""
+        if len(plaintext) % AES_BLOCK:
+            raise ValueError(f"AES-CBC takes whole blocks of {AES_BLOCK} bytes")
+        return self._encrypt(number.to_bytes(AES_BLOCK, "big") + plaintext)
+
+    def decrypt(self, message: Buffer) -> bytes:
+        """The plaintext of IV and ciphertext, from whoever made them; whole blocks, or ValueError."""
+        if len(message) % AES_BLOCK or not message:
+            raise ValueError(f"AES-CBC takes whole blocks of {AES_BLOCK} bytes")
+        # The IV is decrypted as any block would be, and comes out as nothing that matters.
+        return self._decrypt(message)[AES_BLOCK:]
 
 
 def constant_time_equal(left: bytes, right: bytes) -> bool:

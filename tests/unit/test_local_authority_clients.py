@@ -22,6 +22,7 @@ from tests.support.exchange import (
     told12,
 )
 
+from locum.authority.client_identities import ClientIdentities
 from locum.authority.databases import Identity
 from locum.authority.local import LocalSession
 from locum.crypto.asymmetric.signatures import PublicKey, verify
@@ -226,6 +227,23 @@ def test_valid_identity_comes_before_an_expired_one() -> None:
     valid = identity("p384")
     assert chosen(session13(expired, valid)).certificates == valid.certificates
     assert chosen(session13(expired)).certificates == old.chain
+
+
+def test_an_identity_added_a_moment_ago_is_chosen() -> None:
+    looks: list[bool] = []
+    added = identity()
+
+    def look() -> bool:
+        looks.append(True)
+        found.identities = ClientIdentities([added])
+        return True
+
+    found = authority(refresh=look)
+    session = found.open(TERMINAL)
+    keyed13(session)
+    session.perform([authenticate13(LEAF)])
+    assert chosen(session).certificates == added.certificates
+    assert looks == [True]
 
 
 def test_no_signature_without_an_identity() -> None:

@@ -314,18 +314,23 @@ class LocalSession:
 
     def _client_certificate(self, request: ClientCertificateRequest) -> ClientCertificateResponse:
         proven = self._due(self._proven, request)
-        assert self._start is not None
         self._check_version(request.version)
-        self._chosen = self._authority.identities.choose(
+        self._chosen = self._choose(request, proven)
+        if self._chosen is None and self._authority.refresh():
+            self._chosen = self._choose(request, proven)
+        if self._chosen is None:
+            return ClientCertificateResponse(certificates=())
+        return ClientCertificateResponse(certificates=self._chosen.certificates, scheme=self._chosen.scheme)
+
+    def _choose(self, request: ClientCertificateRequest, proven: Proven) -> ClientIdentity | None:
+        assert self._start is not None
+        return self._authority.identities.choose(
             request,
             terminal=self._terminal,
             peer=proven.identities,
             address=self._start.peer_address,
             now=self._authority.now(),
         )
-        if self._chosen is None:
-            return ClientCertificateResponse(certificates=())
-        return ClientCertificateResponse(certificates=self._chosen.certificates, scheme=self._chosen.scheme)
 
     def _client_signature(self, request: ClientSignatureRequest) -> ClientSignatureResponse:
         """Sign, in TLS 1.2, for this handshake alone; in TLS 1.3 as a client of TLS 1.3 and nothing else."""

@@ -6,12 +6,38 @@ a protocol, a socket or a clock.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from locum.errors import OperationError, Unauthenticated
+
+#: A certificate chain: its certificates, and the bytes of all of them with the stapled OCSP response.
+MAX_CERTIFICATES = 10
+MAX_CHAIN = 48 * 1024
+
+
+@dataclass(frozen=True)
+class PeerChain:
+    """What the peer showed: its certificates in DER, its own first, and a stapled OCSP response in DER.
+
+    Without certificates it stands for a peer that proves itself without any, with a pre-shared key.
+    """
+
+    certificates: tuple[bytes, ...]
+    ocsp_response: bytes = b""
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 over every part, each preceded by its length in 3 bytes: the name a delegate knows it by."""
+        state = hashlib.sha256()
+        for part in (self.ocsp_response, *self.certificates):
+            state.update(len(part).to_bytes(3, "big"))
+            state.update(part)
+        return state.digest()
 
 
 class Operation(IntEnum):
@@ -31,8 +57,43 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opening(Request):
+    """The request that opens a session with an authority: the first of its batch, and the only one of its kind."""
+
+    operation: ClassVar[Operation] = Operation.START
+
+    @property
+    def peer(self) -> str:
+        """Whom the terminal talks to, for people to read."""
+        raise NotImplementedError
+
+    @property
+    def without_authentication(self) -> bool:
+        """True when the peer may turn out to be proven otherwise, so that no verdict may be asked for."""
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAuthentication(Request):
+    """The request to judge the peer by what it showed. Answered by a `Verdict`, and nothing else is."""
+
+    operation: ClassVar[Operation] = Operation.AUTHENTICATE
+    chain: PeerChain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """The answer to one `Request`."""
+
+    @property
+    def last(self) -> bool:
+        """True when the authority has nothing more to give, and forgets the session by itself."""
+        return False
+
+    @property
+    def ends_batch(self) -> bool:
+        """True when the requests after this one are not performed, and have no response."""
+        return False
 
 
 class Fault(IntEnum):
@@ -69,6 +130,11 @@ class Verdict(Response):
         """True when the handshake may go on: authentic and allowed."""
         return self.authentic and self.allowed
 
+    @property
+    def ends_batch(self) -> bool:
+        """A rejected peer is the end of the session."""
+        return not self.accepted
+
 
 class PeerRejected(Unauthenticated):
     """The authority's verdict was negative; `verdict` is the whole of it (A2, fig 5 S11)."""
@@ -83,8 +149,8 @@ class PeerRejected(Unauthenticated):
 class Ask:
     """A step: have these requests performed, in order, by the authority.
 
-    The driver sends back the responses, or throws an `OperationError` into the generator. A verdict that is
-    not accepted ends the batch: the requests after it are not performed and have no response.
+    The driver sends back the responses, or throws an `OperationError` into the generator. There are fewer
+    responses than requests where one of them `ends_batch`, as a verdict does that is not accepted.
     """
 
     requests: tuple[Request, ...]

@@ -24,7 +24,7 @@ from locum.crypto.asymmetric.finite_field import ffdhe
 from locum.crypto.asymmetric.revocation import load_crl
 from locum.crypto.asymmetric.signatures import PublicKey
 from locum.errors import LocumError, Refused
-from locum.handshake import Fault, Verdict
+from locum.handshake import Fault, PeerChain, Verdict
 from locum.keys.file import FileKey
 from locum.tls.operations import (
     AuthenticateRequest,
@@ -32,7 +32,6 @@ from locum.tls.operations import (
     KeyForm,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     StartRequest,
     StartResponse,
 )

@@ -17,7 +17,7 @@ from locum.authority.messages import (
     encode_responses,
 )
 from locum.errors import DecodeError
-from locum.handshake import Fault, Request, Response, Verdict
+from locum.handshake import Fault, PeerChain, Request, Response, Verdict
 from locum.tls.operations import (
     AuthenticateRequest,
     ClientCertificateRequest,
@@ -34,7 +34,6 @@ from locum.tls.operations import (
     KeyShareResponse,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     ServerFinishedRequest,
     ServerFinishedResponse,
     SessionKeysRequest,

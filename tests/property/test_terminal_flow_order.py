@@ -7,7 +7,7 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locum.handshake import Fault, Request, Response, Verdict
+from locum.handshake import Fault, PeerChain, Request, Response, Verdict
 from locum.terminal.cipher_keys import CipherKeyDatabase
 from locum.terminal.flow import Flow, Malfunction, Stage
 from locum.terminal.steps import Cost
@@ -20,7 +20,6 @@ from locum.tls.operations import (
     KeyForm,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     StartRequest,
     StartResponse,
 )

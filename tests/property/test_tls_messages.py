@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locum.errors import DecodeError, LocumError
+from locum.handshake import MAX_CERTIFICATES
 from locum.tls import extensions as ext
 from locum.tls import messages12, messages13
 from locum.tls.alerts import IllegalParameter
 from locum.tls.extensions import MAX_EXTENSIONS, Extensions, KeyShareEntry
 from locum.tls.messages import CertificateVerify, ClientHello, Finished, ServerHello, serialize
-from locum.tls.operations import MAX_CERTIFICATES
 from locum.tls.receiving import message_name, parse_message
 from locum.tls.registry import KeyExchange
 from locum.wire.cursor import Reader

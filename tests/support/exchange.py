@@ -14,14 +14,13 @@ from tests.support import pki
 
 from locum.authority.databases import Action, Identity, PolicyRule, TrustMaterial
 from locum.authority.local import LocalAuthority, LocalSession
-from locum.handshake import Request
+from locum.handshake import PeerChain, Request
 from locum.keys.file import FileKey
 from locum.tls.operations import (
     AuthenticateRequest,
     ClientKeyExchangeRequest,
     ClientKeyExchangeResponse,
     HandshakeSecretsRequest,
-    PeerChain,
     SessionKeysRequest,
     StartRequest,
     StartResponse,

@@ -33,13 +33,11 @@ from locum.errors import (
     Unauthenticated,
     Unavailable,
 )
-from locum.handshake import Fault, Request, Response, Verdict
+from locum.handshake import MAX_CERTIFICATES, MAX_CHAIN, Fault, PeerChain, Request, Response, Verdict
 from locum.link.coap import MAXIMUM_BODY
 from locum.tls import operations
 from locum.tls.alerts import IllegalParameter
 from locum.tls.operations import (
-    MAX_CERTIFICATES,
-    MAX_CHAIN,
     AuthenticateRequest,
     ClientKeyExchangeRequest,
     KeyBlockResponse,
@@ -48,7 +46,6 @@ from locum.tls.operations import (
     KeyShareResponse,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     SessionKeysRequest,
     SharedSecretResponse,
     StartRequest,
@@ -78,7 +75,7 @@ def operations_of(base: type) -> set[type]:
     return {
         each
         for each in vars(operations).values()
-        if isinstance(each, type) and issubclass(each, base) and each is not base
+        if isinstance(each, type) and issubclass(each, base) and each.__module__ == operations.__name__
     }
 
 

@@ -14,10 +14,10 @@ from locum.authority.local import LocalOptions
 from locum.delegate.channels import Channels
 from locum.delegate.databases import EXTRA_LOOKS, STALE_SECONDS, Databases
 from locum.errors import Refused, Unavailable
-from locum.handshake import Verdict
+from locum.handshake import MAX_CERTIFICATES, Verdict
 from locum.store import Action, AuthenticationKeyKind, Store, open_node_store
 from locum.store.trust import NewKey
-from locum.tls.operations import MAX_CERTIFICATES, ClientCertificateRequest, ClientCertificateResponse
+from locum.tls.operations import ClientCertificateRequest, ClientCertificateResponse
 
 ROOT = pki.ca()
 PEER = pki.leaf(ROOT)

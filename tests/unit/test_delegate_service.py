@@ -20,11 +20,10 @@ from locum.delegate.limits import RateLimits
 from locum.delegate.service import EFFORT_OF_A_REQUEST, Authority, DelegateService, ServiceAnswer
 from locum.delegate.sessions import SessionLimits
 from locum.errors import DecodeError, Refused, Unavailable
-from locum.handshake import Fault, Request, Response, Verdict
+from locum.handshake import MAX_CHAIN, Fault, PeerChain, Request, Response, Verdict
 from locum.link.coap import Code
 from locum.store.records import AuditEntry, Outcome
 from locum.tls.operations import (
-    MAX_CHAIN,
     AuthenticateRequest,
     HandshakeSecretsRequest,
     HandshakeSecretsResponse,
@@ -32,7 +31,6 @@ from locum.tls.operations import (
     KeyShareRequest,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     SharedSecretRequest,
     SharedSecretResponse,
     StartRequest,

@@ -31,7 +31,7 @@ from tests.support.require import require
 from locum.authority.local import LocalSession
 from locum.crypto.asymmetric.finite_field import FiniteFieldGroup, ffdhe, modp
 from locum.errors import DecodeError, Incompatible, Misbehaved, Refused
-from locum.handshake import Fault, Request, Verdict
+from locum.handshake import Fault, PeerChain, Request, Verdict
 from locum.tls import schedule
 from locum.tls.operations import (
     AuthenticateRequest,
@@ -41,7 +41,6 @@ from locum.tls.operations import (
     KeyForm,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     ServerFinishedRequest,
     ServerFinishedResponse,
     SessionKeysRequest,

@@ -25,7 +25,7 @@ from locum.crypto.asymmetric.certificates import PathValidator
 from locum.crypto.asymmetric.signatures import sign
 from locum.crypto.symmetric import SHA256
 from locum.errors import ConfigurationError, LocumError, Misbehaved, Refused
-from locum.handshake import Fault, Request, Verdict
+from locum.handshake import Fault, PeerChain, Request, Verdict
 from locum.tls import schedule
 from locum.tls.operations import (
     AuthenticateRequest,
@@ -36,7 +36,6 @@ from locum.tls.operations import (
     KeyShareResponse,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     SharedSecretRequest,
     SharedSecretResponse,
     StartRequest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from locum.errors import Unauthenticated, Unavailable
-from locum.handshake import Fault, Request, Response, Verdict
+from locum.handshake import Fault, PeerChain, Request, Response, Verdict
 from locum.terminal.cipher_keys import CipherKeyDatabase, KeyOrigin
 from locum.terminal.flow import MAXIMUM_OPERATIONS, Flow, Malfunction, Stage
 from locum.terminal.steps import Actor, Cost, StepName, TerminalStep
@@ -25,7 +25,6 @@ from locum.tls.operations import (
     KeyShareResponse,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     ServerFinishedRequest,
     ServerFinishedResponse,
     SessionKeysRequest,

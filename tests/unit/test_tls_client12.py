@@ -20,7 +20,7 @@ from tests.support.tls_script import (
 )
 
 from locum.errors import DecodeError, Incompatible, OperationError, Refused
-from locum.handshake import Request, Response
+from locum.handshake import MAX_CHAIN, Request, Response
 from locum.tls import messages12
 from locum.tls.alerts import (
     AlertDescription,
@@ -35,7 +35,6 @@ from locum.tls.connection import DataReceived, TicketReceived
 from locum.tls.extensions import write_alpn
 from locum.tls.messages import DOWNGRADE_SENTINELS, serialize
 from locum.tls.operations import (
-    MAX_CHAIN,
     AuthenticateRequest,
     ClientCertificateRequest,
     ClientCertificateResponse,

@@ -20,7 +20,7 @@ from tests.support.tls_script import (
 
 from locum.crypto.symmetric import SHA256
 from locum.errors import DecodeError
-from locum.handshake import Request
+from locum.handshake import MAX_CERTIFICATES, MAX_CHAIN, Request
 from locum.tls import messages13
 from locum.tls.alerts import (
     AlertDescription,
@@ -44,8 +44,6 @@ from locum.tls.extensions import (
 )
 from locum.tls.messages import HELLO_RETRY_REQUEST_RANDOM, serialize
 from locum.tls.operations import (
-    MAX_CERTIFICATES,
-    MAX_CHAIN,
     AuthenticateRequest,
     HandshakeSecretsRequest,
 )

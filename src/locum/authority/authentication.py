@@ -22,9 +22,9 @@ from locum.crypto.asymmetric.certificates import (
 )
 from locum.crypto.asymmetric.signatures import KeyKind, verify
 from locum.errors import Incompatible, Misbehaved, Unauthenticated
-from locum.handshake import Fault
+from locum.handshake import Fault, PeerChain
 from locum.patterns import PeerPattern, parse_pattern
-from locum.tls.operations import AuthenticateRequest, PeerChain
+from locum.tls.operations import AuthenticateRequest
 from locum.tls.registry import (
     CIPHER_SUITES,
     Authentication,

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from locum.handshake import Request, Response, Verdict
-from locum.tls.operations import AuthenticateRequest, PeerChain
+from locum.handshake import PeerAuthentication, PeerChain, Request, Response, Verdict
 
 #: Chains kept, and bytes of all of them: a chain of two P-256 certificates is about 1 KB.
 MAX_CHAINS = 4096
@@ -77,5 +76,7 @@ class ChainCache:
     def remember(self, requests: Sequence[Request], responses: Sequence[Response], *, terminal: str = "") -> None:
         """Add the chain of every request of `terminal` that was answered with an authentic peer."""
         for request, response in zip(requests, responses, strict=False):
-            if isinstance(request, AuthenticateRequest) and isinstance(response, Verdict) and response.authentic:
+            if not isinstance(request, PeerAuthentication) or not request.chain.certificates:
+                continue
+            if isinstance(response, Verdict) and response.authentic:
                 self.add(request.chain, terminal=terminal)

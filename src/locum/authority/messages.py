@@ -53,10 +53,8 @@ from locum.errors import (
     Unauthenticated,
     Unavailable,
 )
-from locum.handshake import Fault, Request, Response, Verdict
+from locum.handshake import MAX_CERTIFICATES, MAX_CHAIN, Fault, PeerChain, Request, Response, Verdict
 from locum.tls.operations import (
-    MAX_CERTIFICATES,
-    MAX_CHAIN,
     AuthenticateRequest,
     ClientCertificateRequest,
     ClientCertificateResponse,
@@ -72,7 +70,6 @@ from locum.tls.operations import (
     KeyShareResponse,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     ServerFinishedRequest,
     ServerFinishedResponse,
     SessionKeysRequest,

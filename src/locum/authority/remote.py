@@ -23,20 +23,12 @@ from dataclasses import dataclass, field
 from locum.authority.messages import Answer, decode_responses, encode_requests
 from locum.errors import DecodeError, LocumError, OperationError, Refused, Unavailable
 from locum.handshake import Request, Response, Verdict
-from locum.tls.operations import (
-    MasterSecretResponse,
-    ServerFinishedResponse,
-    SharedSecretResponse,
-)
 
 #: The path on the delegate that all of this is posted to.
 PATH = "/kx"
 
 _SUCCESS, _CLIENT_ERROR = 2, 4
 _TOO_MANY_REQUESTS = 0x9D
-
-#: The answers after which a delegate has nothing more to give, and forgets the session by itself.
-_LAST = (MasterSecretResponse, SharedSecretResponse, ServerFinishedResponse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +99,7 @@ class RemoteSession:
         self._token = self._token or answer.token
         for response in answer.responses:
             rejected = isinstance(response, Verdict) and not response.accepted
-            self._over = self._over or rejected or isinstance(response, _LAST)
+            self._over = self._over or rejected or response.last
         return answer.responses
 
     def _ended(self, error: LocumError) -> LocumError:

@@ -27,9 +27,9 @@ from locum.cli.options import (
 from locum.cli.output import moment, print_list, say, warn
 from locum.cli.pem import PemBlock, is_private_key, read_blocks
 from locum.errors import ConfigurationError, LocumError
+from locum.handshake import MAX_CERTIFICATES
 from locum.store import Identity, Store
 from locum.store.policies import EVERY_TERMINAL
-from locum.tls.operations import MAX_CERTIFICATES
 
 if TYPE_CHECKING:
     from cryptography import x509

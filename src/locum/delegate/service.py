@@ -43,14 +43,8 @@ from locum.delegate.journal import Journal
 from locum.delegate.limits import RateLimiter, RateLimits
 from locum.delegate.sessions import Session, SessionLimits, SessionTable
 from locum.errors import DecodeError, LocumError, Refused, TimedOut, Unavailable
-from locum.handshake import Request, Response, Verdict
+from locum.handshake import Opening, Request, Response, Verdict
 from locum.link.coap import Code
-from locum.tls.operations import (
-    MasterSecretResponse,
-    ServerFinishedResponse,
-    SharedSecretResponse,
-    StartRequest,
-)
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +61,6 @@ _ENDING = encode_error(Unavailable("the delegate is being stopped: try another o
 _OUTDATED = encode_error(Unavailable("the delegate cannot read its databases: try another one, or later"))
 _INTERNAL = encode_error(Unavailable("the delegate failed; its log says why"))
 _NOTHING = b"\x80"  # the empty CBOR array: an end of a session has no responses
-
-#: The responses after which a session has nothing more to give.
-_LAST = (MasterSecretResponse, SharedSecretResponse, ServerFinishedResponse)
 
 
 class Authority(Protocol):
@@ -210,8 +201,8 @@ class DelegateService:
         if not room:
             return None
         session = self.sessions.open(owner, self._authority.open(terminal), now=now)
-        if isinstance(first, StartRequest):
-            session.peer = first.server_name
+        if isinstance(first, Opening):
+            session.peer = first.peer
         return session
 
     def _perform(self, session: Session, message: Message) -> ServiceAnswer:
@@ -242,7 +233,7 @@ class DelegateService:
                     self.counters.rejected += 1
                     self._journal.rejected(session)
                     return
-            elif isinstance(response, _LAST):
+            elif response.last:
                 handed_over = True
         if handed_over:
             self.sessions.end(session)

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from locum.errors import LocumError, OperationError
-from locum.handshake import Operation, Request, Response, Verdict
+from locum.handshake import Opening, Operation, PeerAuthentication, Request, Response, Verdict
 from locum.terminal.cipher_keys import CipherKeyDatabase, Holder, KeyOrigin, SessionKey
 from locum.terminal.steps import OPERATION_NAMES, Actor, Cost, Observer, StepName, TerminalStep, describe, ignore
-from locum.tls.operations import AuthenticateRequest, KeyBlockResponse, StartRequest
+from locum.tls.operations import KeyBlockResponse
 
 #: Operations that one handshake may ask for; HelloRetryRequest and a client certificate together need 8.
 MAXIMUM_OPERATIONS = 16
@@ -75,7 +75,7 @@ class Flow:
             self._asked += 1
             if self._asked > MAXIMUM_OPERATIONS:
                 self._malfunction(f"more than {MAXIMUM_OPERATIONS} operations in one handshake")
-            authentication_asked |= isinstance(request, AuthenticateRequest)
+            authentication_asked |= isinstance(request, PeerAuthentication)
             self._advance(request, authentication_asked=authentication_asked)
 
     def _advance(self, request: Request, *, authentication_asked: bool) -> None:
@@ -83,7 +83,7 @@ class Flow:
         operation = request.operation
         match self.stage, operation:
             case Stage.START, Operation.START:
-                self._resumption_offered = isinstance(request, StartRequest) and request.resumption
+                self._resumption_offered = isinstance(request, Opening) and request.without_authentication
                 self.stage = Stage.EXCHANGE
             case Stage.EXCHANGE, Operation.GENERATE_KEY:
                 self._key_generated = True
@@ -133,7 +133,7 @@ class Flow:
 
     def _judge(self, request: Request, response: Response) -> bool:
         """S11 for a verdict, S15 for a key response; True when the peer was rejected."""
-        if isinstance(request, AuthenticateRequest) != isinstance(response, Verdict):
+        if isinstance(request, PeerAuthentication) != isinstance(response, Verdict):
             self._malfunction("a verdict is the answer to an authentication, and to nothing else")
         if isinstance(response, Verdict):
             self._authenticated = response.accepted

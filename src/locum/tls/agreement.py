@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from locum.errors import DecodeError, OperationError
-from locum.handshake import Ask, PeerRejected, Request, Response, Verdict, expect
+from locum.handshake import MAX_CHAIN, Ask, PeerChain, PeerRejected, Request, Response, Verdict, expect
 from locum.tls.alerts import IllegalParameter
 from locum.tls.configuration import MIN_RECORD_SIZE_LIMIT
 from locum.tls.extensions import Extensions, parse_alpn, parse_u16
 from locum.tls.offer import Offer
-from locum.tls.operations import MAX_CHAIN, AuthenticateRequest, PeerChain
+from locum.tls.operations import AuthenticateRequest
 from locum.tls.record import MAX_PLAINTEXT
 from locum.tls.registry import ExtensionType, ProtocolVersion
 from locum.tls.steps import Handshake, RecordLimits

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from locum.crypto.symmetric import constant_time_equal
 from locum.errors import Incompatible
-from locum.handshake import Ask, Verdict, ask, expect, now
+from locum.handshake import Ask, PeerChain, Verdict, ask, expect, now
 from locum.tls import schedule
 from locum.tls.agreement import agreed_limits, ask_accepted, bounded, of_length, selected_protocol
 from locum.tls.alerts import DecryptError, IllegalParameter
@@ -37,7 +37,6 @@ from locum.tls.operations import (
     KeyBlockResponse,
     KeyForm,
     MasterSecretResponse,
-    PeerChain,
     ServerFinishedRequest,
     ServerFinishedResponse,
     SessionKeysRequest,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from locum.crypto.symmetric import constant_time_equal
 from locum.errors import OperationError
-from locum.handshake import Ask, Verdict, ask, expect
+from locum.handshake import Ask, PeerChain, Verdict, ask, expect
 from locum.tls import schedule
 from locum.tls.agreement import agreed_limits, ask_accepted, bounded, of_length, selected_protocol
 from locum.tls.alerts import (
@@ -43,7 +43,6 @@ from locum.tls.operations import (
     KeyShareResponse,
     MasterSecretRequest,
     MasterSecretResponse,
-    PeerChain,
     SharedSecretRequest,
     SharedSecretResponse,
 )

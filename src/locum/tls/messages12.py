@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from locum.errors import DecodeError
+from locum.handshake import MAX_CERTIFICATES
 from locum.tls.alerts import IllegalParameter
 from locum.tls.extensions import parse_certificate_status, parse_names, write_certificate_status, write_names
-from locum.tls.operations import MAX_CERTIFICATES
 from locum.tls.registry import HandshakeType, KeyExchange
 from locum.wire.cursor import Reader, Writer
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from locum.errors import DecodeError
+from locum.handshake import MAX_CERTIFICATES, PeerChain
 from locum.tls.alerts import IllegalParameter
 from locum.tls.extensions import Extensions, parse_certificate_status
-from locum.tls.operations import MAX_CERTIFICATES, PeerChain
 from locum.tls.registry import ExtensionType, HandshakeType
 from locum.wire.cursor import Reader, Writer
 

@@ -6,17 +6,11 @@ TLS 1.3 and 1.2 need; lengths are in bytes, code points are those of `registry`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cached_property
 from typing import ClassVar
 
-from locum.handshake import Operation, Request, Response
-
-#: A certificate chain: its certificates, and the bytes of all of them with the stapled OCSP response.
-MAX_CERTIFICATES = 10
-MAX_CHAIN = 48 * 1024
+from locum.handshake import Opening, Operation, PeerAuthentication, Request, Response
 
 
 class KeyForm(IntEnum):
@@ -31,28 +25,11 @@ class KeyForm(IntEnum):
     KEYS = 1
 
 
-@dataclass(frozen=True)
-class PeerChain:
-    """What the peer showed: its certificates in DER, its own first, and a stapled OCSP response in DER."""
-
-    certificates: tuple[bytes, ...]
-    ocsp_response: bytes = b""
-
-    @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 over every part, each preceded by its length in 3 bytes: the name a delegate knows it by."""
-        state = hashlib.sha256()
-        for part in (self.ocsp_response, *self.certificates):
-            state.update(len(part).to_bytes(3, "big"))
-            state.update(part)
-        return state.digest()
-
-
 # --- start ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartRequest(Request):
+class StartRequest(Opening):
     """What the terminal can do and whom it wants to reach (figs 4 and 14; para 112).
 
     `groups`, when not empty, limits and orders the groups; the delegate otherwise decides. The first group
@@ -61,7 +38,6 @@ class StartRequest(Request):
     `resumption` says that a pre-shared key will be offered, so that no peer certificate may be seen.
     """
 
-    operation: ClassVar[Operation] = Operation.START
     versions: tuple[int, ...]
     cipher_suites: tuple[int, ...]
     groups: tuple[int, ...] = ()
@@ -69,6 +45,16 @@ class StartRequest(Request):
     peer_address: str = ""
     key_forms: tuple[KeyForm, ...] = (KeyForm.SECRET, KeyForm.KEYS)
     resumption: bool = False
+
+    @property
+    def peer(self) -> str:
+        """The server's name."""
+        return self.server_name
+
+    @property
+    def without_authentication(self) -> bool:
+        """A server that resumes a session shows no certificate."""
+        return self.resumption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +125,11 @@ class SharedSecretResponse(Response):
 
     secret: bytes = field(repr=False)
 
+    @property
+    def last(self) -> bool:
+        """Always."""
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientKeyExchangeRequest(Request):
@@ -164,7 +155,7 @@ class ClientKeyExchangeResponse(Response):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuthenticateRequest(Request):
+class AuthenticateRequest(PeerAuthentication):
     """Verify the peer: its chain, and its signature over what only this handshake contains (para 114).
 
     `content` is the transcript hash of the CertificateVerify in TLS 1.3 (the delegate adds the context string
@@ -173,10 +164,8 @@ class AuthenticateRequest(Request):
     Answered by a `Verdict`.
     """
 
-    operation: ClassVar[Operation] = Operation.AUTHENTICATE
     version: int
     cipher_suite: int
-    chain: PeerChain
     scheme: int
     signature: bytes = b""
     content: bytes = b""
@@ -255,6 +244,11 @@ class MasterSecretResponse(Response):
 
     secret: bytes = field(repr=False)
 
+    @property
+    def last(self) -> bool:
+        """Always."""
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyBlockResponse(Response):
@@ -280,3 +274,8 @@ class ServerFinishedResponse(Response):
     """The verify_data (12 bytes) that the server's Finished must carry."""
 
     server_verify_data: bytes
+
+    @property
+    def last(self) -> bool:
+        """Always."""
+        return True

@@ -72,6 +72,16 @@ class Opening(Request):
         """True when the peer may turn out to be proven otherwise, so that no verdict may be asked for."""
         return False
 
+    @property
+    def further(self) -> bool:
+        """True when this is no handshake, but a key exchange under an association that is established."""
+        return False
+
+    @property
+    def uninvited(self) -> bool:
+        """True when it was the peer that began: anybody may, as often as they like."""
+        return False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerAuthentication(Request):

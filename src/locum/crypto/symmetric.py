@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from locum.errors import LocumError
 
@@ -102,16 +104,31 @@ class HashAlgorithm:
 
     def digest(self, data: Buffer) -> bytes:
         """Hash `data`."""
-        return hashlib.new(self.name, data, usedforsecurity=True).digest()
+        return _CONSTRUCTORS[self.name](data).digest()
 
     def new(self) -> hashlib._Hash:
         """An incremental hash object with update, copy and digest."""
-        return hashlib.new(self.name)
+        return _CONSTRUCTORS[self.name]()
 
     def hmac(self, key: bytes, data: Buffer) -> bytes:
         """HMAC (RFC 2104) of `data` under `key`."""
-        return hmac.digest(key, data, self.name)
+        # Faster than hmac.digest, which has OpenSSL look for the hash each time.
+        return hmac.new(key, data, self.name).digest()
 
+
+#: The module's own functions, which are faster than `hashlib.new` by name.
+_CONSTRUCTORS: dict[str, Callable[..., hashlib._Hash]] = {
+    "sha1": hashlib.sha1,
+    "sha256": hashlib.sha256,
+    "sha384": hashlib.sha384,
+    "sha512": hashlib.sha512,
+}
+_HASHES = {
+    "sha1": hashes.SHA1(),  # noqa: S303
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+}
 
 SHA256 = HashAlgorithm("sha256", 32)
 SHA384 = HashAlgorithm("sha384", 48)
@@ -214,8 +231,6 @@ HMAC_SHA2_256_128 = MacAlgorithm("HMAC-SHA2-256-128", SHA256, 16)
 HMAC_SHA2_384_192 = MacAlgorithm("HMAC-SHA2-384-192", SHA384, 24)
 HMAC_SHA2_512_256 = MacAlgorithm("HMAC-SHA2-512-256", SHA512, 32)
 
-_HASHES = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
-
 
 class MacKey:
     """A MAC key whose first block is hashed once and for all: half the cost of a new HMAC for each message."""
@@ -289,13 +304,7 @@ def hkdf_expand(algorithm: HashAlgorithm, key: bytes, info: bytes, length: int) 
     """HKDF-Expand (RFC 5869 section 2.3) to `length` bytes, at most 255 times the hash length."""
     if length > 255 * algorithm.length:
         raise ValueError("HKDF-Expand beyond 255 blocks")
-    output = block = b""
-    counter = 1
-    while len(output) < length:
-        block = algorithm.hmac(key, block + info + bytes((counter,)))
-        output += block
-        counter += 1
-    return output[:length]
+    return HKDFExpand(_HASHES[algorithm.name], length, info).derive(key)
 
 
 def tls12_prf(algorithm: HashAlgorithm, secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:

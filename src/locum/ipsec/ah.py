@@ -5,9 +5,10 @@ Knows IP headers and one key; tunnels and policies are not its business.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol
 
-from locum.crypto.symmetric import AeadKey, MacKey
+from locum.crypto.symmetric import AeadKey, AuthenticationFailed, MacKey
 from locum.errors import DecodeError
 from locum.ipsec.faults import HeaderRefused, UnknownAssociation
 from locum.ipsec.ip import (
@@ -41,7 +42,7 @@ class AhSender:
     `first_sequence`: see `OutboundSequence`.
     """
 
-    __slots__ = ("_extended", "_integrity", "_spi", "sa", "sequence")
+    __slots__ = ("_extended", "_integrity", "_spi", "overhead", "sa", "sequence")
 
     def __init__(self, sa: SecurityAssociation, *, first_sequence: int = 1) -> None:
         self.sa = sa
@@ -49,6 +50,13 @@ class AhSender:
         self._integrity = _integrity(sa)
         self._spi = sa.spi.to_bytes(4, "big")
         self._extended = sa.extended_sequence
+        #: the bytes by which a sealed packet is longer
+        self.overhead = self._length(6 if sa.source.version == 6 else 4)
+
+    def _length(self, version: int) -> int:
+        """The length of the header. RFC 4302 section 3.3.3.2.1: a multiple of 4 bytes in IPv4 and of 8 in IPv6."""
+        alignment = 4 if version == 4 else 8
+        return -(-(FIXED_LENGTH + self._integrity.icv_length) // alignment) * alignment
 
     def seal(self, packet: bytes) -> bytes:
         """`packet`, a whole IP packet, with AH in it (RFC 4302 sections 3.1 and 3.3).
@@ -58,10 +66,8 @@ class AhSender:
         ip = parse(packet)
         require_whole(ip)
         start, protocol_at = insertion_point(ip)
-        icv_length = self._integrity.icv_length
-        # RFC 4302 section 3.3.3.2.1: AH is a multiple of 4 bytes in IPv4 and of 8 in IPv6.
-        padding = bytes(-(FIXED_LENGTH + icv_length) % (4 if ip.version == 4 else 8))
-        ah_length = FIXED_LENGTH + icv_length + len(padding)
+        ah_length = self._length(ip.version)
+        padding = bytes(ah_length - FIXED_LENGTH - self._integrity.icv_length)
         header = bytearray(packet[:start])
         next_header = header[protocol_at]
         header[protocol_at] = IpsecProtocol.AH
@@ -111,13 +117,28 @@ class AhReceiver:
         number = self.sequence.check(int.from_bytes(fixed[8:12], "big"))
         header = bytearray(packet[:start])
         muted = _mute(header, ip, start)
-        behind = packet[icv_end : ip.length] + ((number >> 32).to_bytes(4, "big") if self._extended else b"")
         # The bytes that the sender did not count, behind what the IP header calls the end, are not looked at.
-        self._integrity.verify(muted + fixed, packet[start + FIXED_LENGTH : icv_end], behind)
+        icv, behind = packet[start + FIXED_LENGTH : icv_end], packet[icv_end : ip.length]
+        number = self._authenticate(number, muted + fixed, icv, behind)
         self.sequence.count(number, ip.length - (end - start))
         header[ip.protocol_at] = fixed[0]
         set_length(header, ip.length - (end - start))
         return bytes(header) + packet[end : ip.length]
+
+    def _authenticate(self, number: int, front: bytes, icv: bytes, behind: bytes) -> int:
+        """The number with which a packet is authentic, mostly `number`. Raises: AuthenticationFailed."""
+        if not self._extended:
+            self._integrity.verify(front, icv, behind)
+            return number
+        try:
+            self._integrity.verify(front, icv, behind + (number >> 32).to_bytes(4, "big"))
+        except AuthenticationFailed:
+            for candidate in self.sequence.candidates(number):
+                with suppress(AuthenticationFailed):
+                    self._integrity.verify(front, icv, behind + (candidate >> 32).to_bytes(4, "big"))
+                    return candidate
+            raise
+        return number
 
 
 class _Integrity(Protocol):

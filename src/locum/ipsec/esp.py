@@ -5,12 +5,14 @@ Knows what comes after the IP header only; how it got there, and what the policy
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
+from locum.crypto.symmetric import AuthenticationFailed
 from locum.errors import DecodeError
 from locum.ipsec.faults import UnknownAssociation
-from locum.ipsec.ip import IPV4, IPV6, NO_NEXT_HEADER, inner_length
+from locum.ipsec.ip import IPV4, IPV4_HEADER, IPV6, IPV6_HEADER, NO_NEXT_HEADER, inner_length
 from locum.ipsec.protection import HEADER_LENGTH, protection
 from locum.ipsec.sa import SecurityAssociation
 from locum.ipsec.sequence import InboundSequence, OutboundSequence
@@ -37,7 +39,7 @@ class EspSender:
     `first_sequence`: see `OutboundSequence`; a number, and with it an IV, is never used twice.
     """
 
-    __slots__ = ("_alignment", "_next", "_seal", "_trailers", "overhead", "sa", "sequence")
+    __slots__ = ("_alignment", "_next", "_seal", "_seal_run", "_trailers", "overhead", "sa", "sequence")
 
     def __init__(self, sa: SecurityAssociation, *, first_sequence: int = 1) -> None:
         encryption = sa.encryption
@@ -45,11 +47,19 @@ class EspSender:
         self.sa = sa
         self.sequence = OutboundSequence(sa, first=first_sequence)
         self._next = self.sequence.next
-        self._seal = protection(sa).seal
+        key = protection(sa)
+        self._seal, self._seal_run = key.seal, key.seal_run
         self._alignment = encryption.alignment
         self._trailers = _Trailers(encryption.alignment)
         #: the most bytes by which a sealed packet is longer than its payload
         self.overhead = HEADER_LENGTH + encryption.iv_length + encryption.alignment + 1 + _icv_length(sa)
+
+    def room(self, length: int) -> int:
+        """The longest payload, in bytes, of which the ESP packet is no longer than `length` bytes."""
+        encryption = self.sa.encryption
+        assert encryption is not None
+        blocks = (length - HEADER_LENGTH - encryption.iv_length - _icv_length(self.sa)) // self._alignment
+        return blocks * self._alignment - _TRAILER_LENGTH
 
     def seal(self, payload: bytes, next_header: int, *, traffic_flow_padding: int = 0) -> bytes:
         """An ESP packet, from SPI to ICV, around a payload of the IP protocol `next_header`.
@@ -66,20 +76,19 @@ class EspSender:
         number = self._next(length)
         return self._seal(number, payload + self._trailers[next_header][length % self._alignment])
 
-    def seal_packets(self, packets: Iterable[bytes]) -> list[bytes]:
+    def seal_packets(self, packets: Sequence[bytes]) -> list[bytes]:
         """Tunnel mode without outer headers: an ESP packet around each of these IP packets, in order.
 
         What a sender hands to a UDP socket, many at a time; the packets are those that a policy has looked at, and
-        none is empty. Raises as `seal` does; then none is returned, and no number is used again.
+        none is empty. Raises as `seal` does; then none is sealed, and no number is used.
         """
-        next_number, seal, alignment = self._next, self._seal, self._alignment
+        alignment = self._alignment
         ipv4, ipv6 = self._trailers[IPV4], self._trailers[IPV6]
-        sealed = []
-        for packet in packets:
-            length = len(packet)
-            trailers = ipv6 if packet[0] & 0x20 else ipv4
-            sealed.append(seal(next_number(length), packet + trailers[length % alignment]))
-        return sealed
+        number = self.sequence.next_run(len(packets), sum(map(len, packets)))
+        return self._seal_run(
+            number,
+            [packet + (ipv6 if packet[0] & 0x20 else ipv4)[len(packet) % alignment] for packet in packets],
+        )
 
     def dummy(self, length: int) -> bytes:
         """A packet of `length` bytes of nothing, which the receiver drops (RFC 4303 section 2.6)."""
@@ -104,7 +113,18 @@ class _Trailers(dict[int, tuple[bytes, ...]]):
 class EspReceiver:
     """The receiving end of an inbound ESP association. Not for use by several threads at a time."""
 
-    __slots__ = ("_check", "_count", "_minimum", "_open", "_spi", "sa", "sequence")
+    __slots__ = (
+        "_alignment",
+        "_check",
+        "_count",
+        "_minimum",
+        "_open",
+        "_open_run",
+        "_spi",
+        "_trailers",
+        "sa",
+        "sequence",
+    )
 
     def __init__(self, sa: SecurityAssociation) -> None:
         encryption = sa.encryption
@@ -113,7 +133,10 @@ class EspReceiver:
         self.sequence = InboundSequence(sa)
         self._check, self._count = self.sequence.check, self.sequence.count
         self._spi = sa.spi.to_bytes(4, "big")
-        self._open = protection(sa).open
+        key = protection(sa)
+        self._open, self._open_run = key.open, key.open_run
+        self._alignment = encryption.alignment
+        self._trailers = _Trailers(encryption.alignment)
         self._minimum = HEADER_LENGTH + encryption.iv_length + _TRAILER_LENGTH + _icv_length(sa)
 
     def open(self, packet: bytes) -> Opened | None:
@@ -137,6 +160,34 @@ class EspReceiver:
             return None
         return plaintext[: inner_length(plaintext, end, next_header)]
 
+    def open_run(self, packets: Sequence[bytes], start: int) -> tuple[list[bytes], int]:
+        """Tunnel mode: what is inside of packets[start:] as far as each has the next number, and where that ends.
+
+        What is out of turn, a dummy, padded to hide its length, not authentic, or close to a limit, ends the run,
+        and is left to `open_packet`, which takes it or says what is wrong with it. Raises nothing.
+        """
+        sequence, alignment = self.sequence, self._alignment
+        ipv4, ipv6 = self._trailers[IPV4], self._trailers[IPV6]
+        run = packets[start : start + sequence.allowance]
+        opened: list[bytes] = []
+        for plaintext in self._open_run(run, sequence.highest + 1, self._minimum):
+            if len(plaintext) < IPV4_HEADER:
+                break
+            version = plaintext[0] >> 4
+            if version == 4:
+                end = plaintext[2] << 8 | plaintext[3]
+                trailer = ipv4[end % alignment]
+            else:
+                end = IPV6_HEADER + (plaintext[4] << 8 | plaintext[5])
+                trailer = ipv6[end % alignment]
+            # Padding, its length and the next header: there is only one that fits, unless lengths are hidden.
+            if plaintext[end:] != trailer or end < IPV4_HEADER or version not in (4, 6):
+                break
+            opened.append(plaintext[:end])
+        if opened:
+            sequence.count_run(len(opened), sum(map(len, opened)))
+        return opened, start + len(opened)
+
     def _open_whole(self, packet: bytes) -> tuple[bytes, int]:
         """The plaintext of a packet that is authentic and new, and where in it the payload ends."""
         if len(packet) < self._minimum:
@@ -144,7 +195,10 @@ class EspReceiver:
         if packet[:4] != self._spi:
             raise UnknownAssociation("an ESP packet of another association")
         number = self._check(int.from_bytes(packet[4:8], "big"))
-        plaintext = self._open(packet, number)
+        try:
+            plaintext = self._open(packet, number)
+        except AuthenticationFailed:
+            number, plaintext = self._resynchronize(packet, number)
         padding = plaintext[-2]
         end = len(plaintext) - _TRAILER_LENGTH - padding
         if end < 0 or (padding and plaintext[end:-2] != _PADDING[padding]):
@@ -153,6 +207,13 @@ class EspReceiver:
             raise DecodeError("the padding of an ESP packet is not 1, 2, 3, ...")
         self._count(number, end)
         return plaintext, end
+
+    def _resynchronize(self, packet: bytes, number: int) -> tuple[int, bytes]:
+        """Number and plaintext of a packet that is not authentic with `number`. Raises: AuthenticationFailed."""
+        for candidate in self.sequence.candidates(number):
+            with suppress(AuthenticationFailed):
+                return candidate, self._open(packet, candidate)
+        raise AuthenticationFailed("an ESP packet that is not authentic")
 
 
 def _icv_length(sa: SecurityAssociation) -> int:

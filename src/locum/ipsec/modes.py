@@ -10,13 +10,12 @@ forwards has decremented it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
-from locum.errors import DecodeError, LocumError
+from locum.errors import DecodeError
 from locum.ipsec.ah import AhReceiver, AhSender
 from locum.ipsec.esp import EspReceiver, EspSender
-from locum.ipsec.faults import CongestionMarkLost, SelectorMismatch
+from locum.ipsec.faults import CongestionMarkLost, HeaderRefused, SelectorMismatch
 from locum.ipsec.ip import (
     IPV4,
     IPV4_HEADER,
@@ -35,9 +34,11 @@ from locum.ipsec.ip import (
     require_whole,
     set_length,
 )
+from locum.ipsec.nat_checksum import repaired
 from locum.ipsec.sa import DontFragment, Mode, SecurityAssociation
 from locum.ipsec.sa import Protocol as IpsecProtocol
 from locum.ipsec.selectors import MAX_REMEMBERED_FLOWS
+from locum.ipsec.udp import HEADER_LENGTH as UDP_HEADER
 from locum.ipsec.udp import decapsulate, encapsulate
 
 #: Time to live, or hop limit, of outer headers.
@@ -72,6 +73,14 @@ class Outbound(Protocol):
         """
         ...
 
+    def longest(self, path_mtu: int) -> int:
+        """The longest packet, in bytes, that fits into `path_mtu` bytes once it is protected."""
+        ...
+
+    def follow(self, sa: SecurityAssociation) -> None:
+        """Go on as `sa`, which `continues` the one so far."""
+        ...
+
 
 class Inbound(Protocol):
     """An inbound association at work."""
@@ -91,11 +100,19 @@ class Inbound(Protocol):
         """
         ...
 
+    def follow(self, sa: SecurityAssociation) -> None:
+        """Go on as `sa`, which `continues` the one so far."""
+        ...
 
-def outbound(sa: SecurityAssociation, *, first_sequence: int = 1) -> Outbound:
-    """Put an outbound association to work; `first_sequence`: see `OutboundSequence`."""
+
+def outbound(sa: SecurityAssociation, *, first_sequence: int = 1, first_identification: int = 0) -> Outbound:
+    """Put an outbound association to work; `first_sequence`: see `OutboundSequence`.
+
+    The outer headers that have an identification count from `first_identification` on. Whoever leaves them to a
+    kernel begins with 1: kernels put a number of their own for 0, and AH would not be authentic.
+    """
     kind = EspOutbound if sa.protocol is IpsecProtocol.ESP else AhOutbound
-    return kind(sa, first_sequence=first_sequence)
+    return kind(sa, first_sequence=first_sequence, first_identification=first_identification)
 
 
 def inbound(sa: SecurityAssociation) -> Inbound:
@@ -108,10 +125,10 @@ class EspOutbound:
 
     __slots__ = ("_outer", "sa", "sender")
 
-    def __init__(self, sa: SecurityAssociation, *, first_sequence: int = 1) -> None:
+    def __init__(self, sa: SecurityAssociation, *, first_sequence: int = 1, first_identification: int = 0) -> None:
         self.sa = sa
         self.sender = EspSender(sa, first_sequence=first_sequence)
-        self._outer = _OuterHeader(sa)
+        self._outer = _OuterHeader(sa, first_identification)
 
     @property
     def usage(self) -> Usage:
@@ -132,6 +149,33 @@ class EspOutbound:
         set_length(header, start + len(body))
         return bytes(header) + body
 
+    def payloads(self, packets: list[bytes]) -> list[bytes]:
+        """ESP around each of these IP packets, in order and without outer headers: what a UDP socket sends.
+
+        Raises: as `protect`; then none is returned, and in tunnel mode no number is used.
+        """
+        if self.sa.mode is Mode.TUNNEL:
+            return self.sender.seal_packets(packets)
+        sealed = []
+        for packet in packets:
+            ip = parse(packet)
+            require_whole(ip)
+            start, protocol_at = insertion_point(ip)
+            if start != (IPV4_HEADER if ip.version == 4 else IPV6_HEADER):
+                # The header that a socket makes would have none of them.
+                raise HeaderRefused("options or extension headers, where the IP header is not ours to write")
+            sealed.append(self.sender.seal(packet[start : ip.length], packet[protocol_at]))
+        return sealed
+
+    def longest(self, path_mtu: int) -> int:
+        header = IPV4_HEADER if self.sa.source.version == 4 else IPV6_HEADER
+        room = self.sender.room(path_mtu - header - (UDP_HEADER if self.sa.encapsulation else 0))
+        return room if self.sa.mode is Mode.TUNNEL else room + header
+
+    def follow(self, sa: SecurityAssociation) -> None:
+        self.sa = sa
+        self._outer = _OuterHeader(sa, self._outer.identification)
+
     @property
     def _carrier(self) -> int:
         return UDP if self.sa.encapsulation else IpsecProtocol.ESP
@@ -147,14 +191,12 @@ class EspOutbound:
 class EspInbound:
     """ESP in either mode, inside of UDP where the association says so."""
 
-    __slots__ = ("_allowed", "dropped", "receiver", "sa")
+    __slots__ = ("_allowed", "receiver", "sa")
 
     def __init__(self, sa: SecurityAssociation) -> None:
         self.sa = sa
         self.receiver = EspReceiver(sa)
         self._allowed = FlowFilter(sa)
-        #: how many packets `unprotect_payloads` has dropped, by the name of the error
-        self.dropped: dict[str, int] = {}
 
     @property
     def usage(self) -> Usage:
@@ -173,10 +215,13 @@ class EspInbound:
         opened = self.receiver.open(esp)
         if opened is None:
             return None
+        payload = opened.payload
+        if self.sa.encapsulation:
+            payload = self._repaired(opened.next_header, payload, ip.source, ip.destination)
         header = bytearray(packet[: ip.payload])
         header[ip.protocol_at] = opened.next_header
-        set_length(header, ip.payload + len(opened.payload))
-        inner = bytes(header) + opened.payload
+        set_length(header, ip.payload + len(payload))
+        inner = bytes(header) + payload
         self._allowed.check(inner)
         return inner
 
@@ -189,25 +234,38 @@ class EspInbound:
         if inner is None:
             return None
         self._allowed.check(inner)
-        return _with_congestion(inner, traffic_class) if traffic_class & 3 else inner
+        return with_congestion(inner, traffic_class) if traffic_class & 3 else inner
 
-    def unprotect_payloads(self, payloads: Iterable[bytes]) -> list[bytes]:
-        """Tunnel mode, from what came in many UDP datagrams: the packets inside, in order.
+    def unprotect_datagram(
+        self, esp: bytes, source: bytes, destination: bytes, *, traffic_class: int = 0
+    ) -> bytes | None:
+        """Transport mode, from what came in a UDP datagram between these addresses, 4 or 16 bytes each.
 
-        What cannot be delivered is dropped and counted in `dropped`; dummies come to nothing.
+        Raises: as `unprotect`.
         """
-        open_packet, check = self.receiver.open_packet, self._allowed.check
-        delivered = []
-        for payload in payloads:
-            try:
-                inner = open_packet(payload)
-                if inner is not None:
-                    check(inner)
-                    delivered.append(inner)
-            except LocumError as error:
-                name = type(error).__name__
-                self.dropped[name] = self.dropped.get(name, 0) + 1
-        return delivered
+        opened = self.receiver.open(esp)
+        if opened is None:
+            return None
+        header, length = (ipv4_header, IPV4_HEADER) if len(source) == 4 else (ipv6_header, IPV6_HEADER)
+        payload = self._repaired(opened.next_header, opened.payload, source, destination)
+        inner = header(source, destination, opened.next_header, length + len(payload), traffic_class=traffic_class)
+        inner += payload
+        self._allowed.check(inner)
+        return inner
+
+    def check(self, inner: bytes) -> None:
+        """Raise `SelectorMismatch` for an IP packet that the association may not carry, DecodeError for none."""
+        self._allowed.check(inner)
+
+    def follow(self, sa: SecurityAssociation) -> None:
+        self.sa = sa
+        self._allowed = FlowFilter(sa)
+
+    def _repaired(self, protocol: int, payload: bytes, source: bytes, destination: bytes) -> bytes:
+        """`payload` of transport mode, its checksum for the addresses that it has now (RFC 3948 section 3.1.2)."""
+        original = self.sa.original_addresses
+        packed = (original[0].packed, original[1].packed) if original else None
+        return repaired(protocol, payload, (source, destination), packed)
 
 
 class AhOutbound:
@@ -215,10 +273,10 @@ class AhOutbound:
 
     __slots__ = ("_outer", "sa", "sender")
 
-    def __init__(self, sa: SecurityAssociation, *, first_sequence: int = 1) -> None:
+    def __init__(self, sa: SecurityAssociation, *, first_sequence: int = 1, first_identification: int = 0) -> None:
         self.sa = sa
         self.sender = AhSender(sa, first_sequence=first_sequence)
-        self._outer = _OuterHeader(sa)
+        self._outer = _OuterHeader(sa, first_identification)
 
     @property
     def usage(self) -> Usage:
@@ -230,6 +288,15 @@ class AhOutbound:
             carrier = IPV4 if ip.version == 4 else IPV6
             packet = self._outer.write(ip, ip.length, carrier) + packet[: ip.length]
         return self.sender.seal(packet)
+
+    def longest(self, path_mtu: int) -> int:
+        header = IPV4_HEADER if self.sa.source.version == 4 else IPV6_HEADER
+        room = path_mtu - self.sender.overhead
+        return room - header if self.sa.mode is Mode.TUNNEL else room
+
+    def follow(self, sa: SecurityAssociation) -> None:
+        self.sa = sa
+        self._outer = _OuterHeader(sa, self._outer.identification)
 
 
 class AhInbound:
@@ -255,7 +322,11 @@ class AhInbound:
         inner = opened[outer.payload :]
         inner = inner[: inner_length(inner, len(inner), outer.protocol)]
         self._allowed.check(inner)
-        return _with_congestion(inner, outer.traffic_class)
+        return with_congestion(inner, outer.traffic_class)
+
+    def follow(self, sa: SecurityAssociation) -> None:
+        self.sa = sa
+        self._allowed = FlowFilter(sa)
 
 
 class FlowFilter:
@@ -283,15 +354,16 @@ class FlowFilter:
 class _OuterHeader:
     """The outer headers of one tunnel."""
 
-    __slots__ = ("_copy_dscp", "_dont_fragment", "_ends", "_identification", "_version", "addresses")
+    __slots__ = ("_copy_dscp", "_dont_fragment", "_ends", "_version", "addresses", "identification")
 
-    def __init__(self, sa: SecurityAssociation) -> None:
+    def __init__(self, sa: SecurityAssociation, identification: int) -> None:
         self._version = sa.source.version
         self._ends = sa.source.packed, sa.destination.packed
         self.addresses = b"".join(self._ends)
         self._dont_fragment = sa.dont_fragment
         self._copy_dscp = sa.copy_dscp
-        self._identification = 0
+        #: that of the next packet that has one
+        self.identification = identification
 
     def write(self, inner: IpPacket, body_length: int, protocol: int) -> bytes:
         """The header for a body of so many bytes around `inner`. Raises: PacketTooLong."""
@@ -308,9 +380,9 @@ class _OuterHeader:
         whole = self._dont_fragment is DontFragment.SET or (
             self._dont_fragment is DontFragment.COPY and inner.dont_fragment
         )
-        identification = 0 if whole else self._identification
+        identification = 0 if whole else self.identification
         if not whole:
-            self._identification = (identification + 1) & 0xFFFF
+            self.identification = identification % 0xFFFF + 1
         return ipv4_header(
             *self._ends,
             protocol,
@@ -322,7 +394,7 @@ class _OuterHeader:
         )
 
 
-def _with_congestion(inner: bytes, outer_class: int) -> bytes:
+def with_congestion(inner: bytes, outer_class: int) -> bytes:
     """`inner` with what routers marked on the outer header (RFC 6040 section 4.2). Raises: CongestionMarkLost."""
     outer = outer_class & 3
     ecn = (inner[1] if inner[0] >> 4 == 4 else inner[1] >> 4) & 3

@@ -8,9 +8,9 @@ from __future__ import annotations
 from locum.errors import DecodeError
 from locum.ipsec.faults import DiscardedByPolicy, NoAssociation, UnknownAssociation
 from locum.ipsec.ip import UDP, flow_of, parse
-from locum.ipsec.modes import Inbound, Outbound, inbound, outbound
+from locum.ipsec.modes import Inbound, Outbound, Usage, inbound, outbound
 from locum.ipsec.policy import Action, Policy, PolicyDatabase
-from locum.ipsec.sa import Direction, Expiry, Protocol, SaDatabase, SecurityAssociation
+from locum.ipsec.sa import Direction, Expiry, Mode, Protocol, SaDatabase, SecurityAssociation
 from locum.ipsec.selectors import MAX_REMEMBERED_FLOWS, Address, Flow
 from locum.ipsec.udp import decapsulate
 
@@ -45,7 +45,7 @@ class Processor:
             self.associations.add(sa)
             self._receivers[sa.protocol, sa.spi] = receiver
         else:
-            sender = outbound(sa, first_sequence=first_sequence)
+            sender = outbound(sa, first_sequence=first_sequence, first_identification=1)
             self.associations.add(sa)
             self._senders[sa.identity] = sender
 
@@ -60,10 +60,31 @@ class Processor:
             del self._senders[sa.identity]
             self._chosen.clear()
 
+    def move(self, old: SecurityAssociation, new: SecurityAssociation) -> None:
+        """Put `new`, the same association at other addresses, in the place of `old`; its numbers go on.
+
+        Raises: ConfigurationError when it is another association, or `old` is not there.
+        """
+        self.associations.replace(old, new)
+        if new.direction is Direction.IN:
+            self._receivers[new.protocol, new.spi].follow(new)
+        else:
+            sender = self._senders.pop(old.identity)
+            sender.follow(new)
+            self._senders[new.identity] = sender
+
     def protect(self, packet: bytes) -> bytes:
         """The packet to send for one that leaves: protected, or as it is where the policy says bypass.
 
         Raises: DiscardedByPolicy, MissingAssociation, and what `Outbound.protect` raises.
+        """
+        chosen = self.choose(packet)
+        return packet if isinstance(chosen, Policy) else chosen.protect(packet)
+
+    def choose(self, packet: bytes) -> Outbound | Policy:
+        """What protects a packet that leaves; or the policy that lets it go as it is.
+
+        Raises: DiscardedByPolicy, MissingAssociation, DecodeError.
         """
         flow = flow_of(packet)
         generations = self.policies.generation, self.associations.generation
@@ -76,7 +97,7 @@ class Processor:
             if len(self._chosen) >= MAX_REMEMBERED_FLOWS:
                 self._chosen.clear()
             self._chosen[flow] = chosen
-        return packet if isinstance(chosen, Policy) else chosen.protect(packet)
+        return chosen
 
     def _choose(self, flow: Flow) -> Outbound | Policy:
         policy = self.policies.lookup(flow, Direction.OUT)
@@ -102,6 +123,30 @@ class Processor:
         if policy.action is not Action.BYPASS:
             raise DiscardedByPolicy(f"policy {policy.name} does not let this traffic in unprotected")
         return packet
+
+    @property
+    def needs_whole_packets(self) -> bool:
+        """True when a fragment cannot be decided about, or not be protected, as it is (RFC 4301 section 7)."""
+        if any(sender.sa.mode is Mode.TRANSPORT for sender in self._senders.values()):
+            return True
+        return any(not each.any_port for policy in self.policies for each in (*policy.local, *policy.remote))
+
+    def receiver(self, protocol: Protocol, spi: int) -> Inbound | None:
+        """Who opens what comes with this SPI."""
+        return self._receivers.get((protocol, spi))
+
+    @property
+    def senders(self) -> tuple[Outbound, ...]:
+        """Outbound associations at work."""
+        return tuple(self._senders.values())
+
+    def usage(self, sa: SecurityAssociation) -> Usage | None:
+        """What an association that is at work has carried."""
+        if sa.direction is Direction.IN:
+            receiver = self._receivers.get((sa.protocol, sa.spi))
+            return receiver.usage if receiver else None
+        sender = self._senders.get(sa.identity)
+        return sender.usage if sender else None
 
     def _receiver_of(self, packet: bytes) -> Inbound | None:
         """Who opens `packet`; None when it is not protected."""
@@ -137,10 +182,8 @@ class Processor:
         """The associations that need a successor, or an end, at time `now` in seconds."""
         found: list[tuple[SecurityAssociation, Expiry]] = []
         for sa in self.associations:
-            if sa.direction is Direction.IN:
-                counted = self._receivers[sa.protocol, sa.spi].usage
-            else:
-                counted = self._senders[sa.identity].usage
+            counted = self.usage(sa)
+            assert counted is not None
             expiry = sa.lifetime.expiry(
                 age=now - sa.created, used_bytes=counted.bytes, used_packets=counted.packets
             )

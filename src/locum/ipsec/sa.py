@@ -6,7 +6,7 @@ Knows parameters, not packets; a key is never shown.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
 from locum.errors import ConfigurationError
@@ -117,10 +117,13 @@ class SecurityAssociation:
 
     `source` and `destination` are the addresses of the protected packets as they travel: the ends of the tunnel,
     or the two hosts in transport mode. `encryption_key` is key, then salt, as taken from the keying material.
-    AH has no `encryption`; a combined mode has no `integrity`. `local` and `remote` say which traffic the
-    association carries, seen from this end whatever the direction. `created` is in seconds of the clock that
-    `SaDatabase.expired` is asked with. `copy_dscp` False sends outer headers with DSCP 0 (RFC 4301 section
-    5.1.2). Raises: ConfigurationError.
+    AH has no `encryption`; a combined mode has no `integrity`. `original_addresses` are those that the sender of
+    transport mode wrote on its packets before a NAT changed them, source then destination, where they are known
+    (NAT-OA of RFC 3947 section 5.2, traffic selectors of RFC 7296 section 2.23.1).
+
+    `local` and `remote` say which traffic the association carries, seen from this end whatever the direction.
+    `created` is in seconds of the clock that `SaDatabase.expired` is asked with. `copy_dscp` False sends outer
+    headers with DSCP 0 (RFC 4301 section 5.1.2). Raises: ConfigurationError.
     """
 
     spi: int
@@ -138,6 +141,7 @@ class SecurityAssociation:
     extended_sequence: bool = False
     replay_window: int = DEFAULT_REPLAY_WINDOW
     encapsulation: UdpEncapsulation | None = None
+    original_addresses: tuple[Address, Address] | None = None
     lifetime: Lifetime = UNLIMITED
     created: float = 0.0
     dont_fragment: DontFragment = DontFragment.COPY
@@ -179,6 +183,19 @@ class SecurityAssociation:
         """What tells this association from all others in its direction (RFC 4301 section 4.1)."""
         return self.protocol, self.spi, self.destination
 
+    def continues(self, other: SecurityAssociation) -> bool:
+        """True when this is `other` at other addresses: what has been protected by one was by both."""
+        moved = replace(
+            other,
+            source=self.source,
+            destination=self.destination,
+            encapsulation=self.encapsulation,
+            local=self.local,
+            remote=self.remote,
+            original_addresses=self.original_addresses,
+        )
+        return moved == self
+
     def carries(self, flow: Flow) -> bool:
         """True when this association may carry `flow`, a packet in the association's own direction."""
         here, there = (self.local, self.remote) if self.direction is Direction.OUT else (self.remote, self.local)
@@ -214,6 +231,20 @@ class SaDatabase:
             if any(other.identity == sa.identity for other in self._outbound):
                 raise ConfigurationError(f"SPI {sa.spi:#010x} is in use already towards {sa.destination}")
             self._outbound.insert(0, sa)
+        self.generation += 1
+
+    def replace(self, old: SecurityAssociation, new: SecurityAssociation) -> None:
+        """Put `new` in the place of `old`.
+
+        Raises: ConfigurationError unless `new` continues `old`, which is there, and its SPI is free at its peer.
+        """
+        taken = any(each.identity == new.identity for each in self._outbound if each is not old)
+        if not new.continues(old) or not any(each is old for each in self) or taken:
+            raise ConfigurationError(f"SPI {old.spi:#010x} cannot be replaced by {new.spi:#010x}")
+        if new.direction is Direction.IN:
+            self._inbound[new.protocol, new.spi] = new
+        else:
+            self._outbound = [new if each is old else each for each in self._outbound]
         self.generation += 1
 
     def remove(self, sa: SecurityAssociation) -> None:

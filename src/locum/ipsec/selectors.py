@@ -75,6 +75,10 @@ class TrafficSelector:
         """True when ports do not matter."""
         return self.first_port == 0 and self.last_port == _LAST_PORT
 
+    def covers(self, address: Address) -> bool:
+        """True when `address` is within the range, whatever the protocol and port."""
+        return address.version == self.start.version and self.start <= address <= self.end  # type: ignore[operator]
+
     def contains(self, other: TrafficSelector) -> bool:
         """True when every packet that `other` speaks of is one that this speaks of."""
         return self.intersection(other) == other

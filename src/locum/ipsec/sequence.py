@@ -15,6 +15,14 @@ LAST_SEQUENCE = _LOW
 LAST_EXTENDED_SEQUENCE = (1 << 64) - 1
 
 _UNLIMITED = float("inf")
+#: The longest payload of a packet, in bytes, and the most packets that are counted at once.
+_LONGEST = 65_535
+_LARGEST_RUN = 4096
+
+#: After so many packets one after the other that are not authentic, the upper half of an extended number is looked
+#: for in so many next places (RFC 4303 Appendix A2.3). A forger makes a receiver verify that much more.
+RESYNCHRONIZE_AFTER = 32
+RESYNCHRONIZE_PLACES = 4
 
 
 class OutboundSequence:
@@ -54,6 +62,16 @@ class OutboundSequence:
         self.sequence = sequence
         self.bytes = total
         return sequence
+
+    def next_run(self, packets: int, length: int) -> int:
+        """The first of as many numbers as there are packets, `length` bytes altogether. Raises: as `next`."""
+        last, total = self.sequence + packets, self.bytes + length
+        if last > self._last_packet or total > self._hard_bytes:
+            raise self._refusal(last)
+        first = self.sequence + 1
+        self.sequence = last
+        self.bytes = total
+        return first
 
     def _refusal(self, sequence: int) -> SequenceExhausted | LifetimeExpired:
         if sequence > self._last:
@@ -110,13 +128,14 @@ class ReplayWindow:
 class InboundSequence(ReplayWindow):
     """The window of an inbound association, which also counts what was accepted and enforces its limits."""
 
-    __slots__ = ("_extended", "_hard_bytes", "_hard_packets", "bytes", "packets")
+    __slots__ = ("_extended", "_failures", "_hard_bytes", "_hard_packets", "bytes", "packets")
 
     def __init__(self, sa: SecurityAssociation) -> None:
         super().__init__(sa.replay_window)
         self._extended = sa.extended_sequence
         self._hard_packets = _UNLIMITED if sa.lifetime.hard_packets is None else sa.lifetime.hard_packets
         self._hard_bytes = _UNLIMITED if sa.lifetime.hard_bytes is None else sa.lifetime.hard_bytes
+        self._failures = 0
         #: packets accepted so far, and their bytes without protection
         self.packets = 0
         self.bytes = 0
@@ -137,5 +156,37 @@ class InboundSequence(ReplayWindow):
     def count(self, sequence: int, length: int) -> None:
         """Accept a packet of `length` bytes that has been authenticated, and its number never again."""
         self.accept(sequence)
+        self._failures = 0
         self.packets += 1
+        self.bytes += length
+
+    def candidates(self, sequence: int) -> list[int]:
+        """Other numbers to try for a packet that was not authentic with this one.
+
+        There are none most of the time. But where 2^32 packets or more were lost one after the other, every packet
+        would fail for ever (RFC 4303 Appendix A2.3).
+        """
+        if not self._extended:
+            return []
+        self._failures += 1
+        if self._failures < RESYNCHRONIZE_AFTER:
+            return []
+        self._failures = 0
+        low, high = sequence & _LOW, self.highest >> 32
+        places = (((high + ahead) << 32) + low for ahead in range(1, RESYNCHRONIZE_PLACES + 1))
+        return [number for number in places if number != sequence and number <= LAST_EXTENDED_SEQUENCE]
+
+    @property
+    def allowance(self) -> int:
+        """So many packets behind the highest number can be accepted at once, whatever their length."""
+        last = LAST_EXTENDED_SEQUENCE if self._extended else LAST_SEQUENCE
+        packets = min(last - self.highest, self._hard_packets - self.packets, _LARGEST_RUN)
+        return max(0, int(min(packets, (self._hard_bytes - self.bytes) // _LONGEST)))
+
+    def count_run(self, packets: int, length: int) -> None:
+        """Accept so many packets, of the numbers that follow the highest, `length` bytes altogether."""
+        self.highest += packets
+        self._failures = 0
+        self._seen = (self._seen << packets | (1 << packets) - 1) & self._mask | 1
+        self.packets += packets
         self.bytes += length

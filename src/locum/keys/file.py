@@ -9,7 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from locum.crypto.asymmetric.signatures import check_private_key, sign
+from locum.crypto.asymmetric.signatures import check_private_key, decrypt_pkcs1, sign
 from locum.errors import ConfigurationError, Incompatible, Refused
 
 
@@ -53,3 +53,10 @@ class FileKey:
             return sign(scheme, self._key, content, prehashed=prehashed)
         except (Incompatible, ValueError) as error:
             raise Refused(f"the key cannot sign this: {error}") from None
+
+    def decrypt_pkcs1(self, ciphertext: bytes) -> bytes:
+        """As `PrivateKey.decrypt_pkcs1`."""
+        try:
+            return decrypt_pkcs1(self._key, ciphertext)
+        except (Incompatible, ValueError):
+            raise Refused("the key cannot decrypt this") from None

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class PrivateKey(Protocol):
-    """A private key that signs. Its `repr` shows nothing of it."""
+    """A private key that signs, and decrypts where IKE wants that. Its `repr` shows nothing of it."""
 
     @property
     def public_key(self) -> bytes:
@@ -17,11 +17,20 @@ class PrivateKey(Protocol):
         ...
 
     def sign(self, scheme: str, content: bytes, *, prehashed: bool = False) -> bytes:
-        """Sign `content` under the scheme with this IANA name (RFC 8446 section 4.2.3).
+        """Sign `content` under the scheme with this IANA name (RFC 8446 section 4.2.3), or one that only IKE has.
 
         With `prehashed`, `content` is the digest of what is to be signed, under the scheme's hash; EdDSA and
         ML-DSA take none.
         Raises: Refused when the key cannot or may not sign that; Unavailable or TimedOut when its holder cannot
         be reached.
+        """
+        ...
+
+    def decrypt_pkcs1(self, ciphertext: bytes) -> bytes:
+        """Decrypt RSAES-PKCS1-v1_5, for public key encryption in IKEv1 (RFC 2409 section 5.2) and nothing else.
+
+        Rejection is implicit: what was not encrypted to this key comes out as other bytes, without an error.
+        Raises: Refused when the key cannot or may not decrypt, or the ciphertext does not fit it; Unavailable or
+        TimedOut when its holder cannot be reached.
         """
         ...

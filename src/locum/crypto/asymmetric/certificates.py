@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -32,6 +32,7 @@ from cryptography.x509.verification import (
 
 from locum.crypto.asymmetric.revocation import MALFORMED, RevocationLists, StatusProblem, check_staple, key_usage
 from locum.crypto.asymmetric.signatures import KeyKind, PublicKey
+from locum.crypto.symmetric import SHA1
 from locum.errors import ConfigurationError, Incompatible, Unauthenticated
 from locum.handshake import Fault
 
@@ -54,13 +55,25 @@ class Rejected(Unauthenticated):
 class Peer:
     """What a chain proves: the peer's key, what it may be used for, and until when all of that holds.
 
-    `valid_until` is in seconds since the epoch: the earliest end of a certificate, CRL or OCSP response used.
+    `may_sign` is keyUsage's digitalSignature, `may_commit` its nonRepudiation. `valid_until` is in seconds since
+    the epoch: the earliest end of a certificate, CRL or OCSP response used.
     """
 
     key: PublicKey
     may_sign: bool
+    may_commit: bool
     may_encipher: bool
     valid_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom a certificate names: its subject, and of its subjectAltName what can stand for an IKE peer."""
+
+    name: x509.Name
+    dns_names: tuple[str, ...] = ()
+    addresses: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...] = ()
+    emails: tuple[str, ...] = ()
 
 
 class PathValidator:
@@ -71,8 +84,9 @@ class PathValidator:
     """
 
     def __init__(self, anchors: Sequence[bytes], crls: Sequence[bytes] = ()) -> None:
-        certificates = [certificate for anchor in anchors for certificate in load_anchors(anchor)]
-        self._store = Store(certificates) if certificates else None
+        #: The trust anchors, in the order in which they were given.
+        self.anchors = tuple(certificate for anchor in anchors for certificate in load_anchors(anchor))
+        self._store = Store(list(self.anchors)) if self.anchors else None
         self._lists = RevocationLists(crls)
 
     def validate(self, chain: Sequence[bytes], ocsp_response: bytes, server_name: str, *, now: float) -> Peer:
@@ -81,11 +95,35 @@ class PathValidator:
         `server_name` is a DNS name or a textual IP address, compared with the subjectAltName only.
         Raises: Rejected.
         """
+        try:
+            find_path = _builder(_CA_POLICY, _PEER_POLICY, self._trusted, now).build_server_verifier(
+                _subject(server_name)
+            )
+        except ValueError:
+            raise Rejected(Fault.WRONG_NAME, f"no certificate can be for {server_name}") from None
+        return self._validate(chain, ocsp_response, server_name, find_path.verify, now)
+
+    def validate_ike(self, chain: Sequence[bytes], *, now: float) -> Peer:
+        """Validate an IKE peer's chain in DER, its own certificate first, whoever it is for (RFC 4945 section 5).
+
+        Any of the purposes that IKE certificates have in practice will do. Raises: Rejected.
+        """
+        find_path = _builder(_IKE_CA_POLICY, _IKE_PEER_POLICY, self._trusted, now).build_client_verifier()
+        return self._validate(
+            chain, b"", "the peer", lambda leaf, candidates: find_path.verify(leaf, candidates).chain, now
+        )
+
+    @property
+    def _trusted(self) -> Store:
         if self._store is None:
             raise Rejected(Fault.UNKNOWN_ISSUER, "no trust anchor is set; add one with 'locum trust add FILE.pem'")
+        return self._store
+
+    def _validate(
+        self, chain: Sequence[bytes], ocsp_response: bytes, who: str, find_path: _FindPath, now: float
+    ) -> Peer:
         leaf, *intermediates = parse_chain(chain, ocsp_response)
-        moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
-        path = self._build_path(self._store, leaf, intermediates, server_name, moment)
+        path = _build_path(find_path, leaf, intermediates, who, now)
         peer = describe(leaf)
         until = [certificate.not_valid_after_utc.timestamp() for certificate in path]
         try:
@@ -93,36 +131,35 @@ class PathValidator:
             until += check_staple(path, ocsp_response, now=now)
         except StatusProblem as problem:
             raise Rejected(Fault.REVOKED if problem.revoked else Fault.BAD_STATUS_RESPONSE, str(problem)) from None
-        return Peer(peer.key, peer.may_sign, peer.may_encipher, min(until))
+        return replace(peer, valid_until=min(until))
 
-    @staticmethod
-    def _build_path(
-        store: Store,
-        leaf: x509.Certificate,
-        intermediates: list[x509.Certificate],
-        server_name: str,
-        moment: datetime.datetime,
-    ) -> list[x509.Certificate]:
+
+_FindPath = Callable[[x509.Certificate, list[x509.Certificate]], list[x509.Certificate]]
+
+
+def _builder(ca_policy: ExtensionPolicy, peer_policy: ExtensionPolicy, store: Store, now: float) -> PolicyBuilder:
+    return (
+        PolicyBuilder()
+        .store(store)
+        .time(datetime.datetime.fromtimestamp(now, datetime.UTC))
+        .max_chain_depth(MAX_PATH_DEPTH)
+        .extension_policies(ca_policy=ca_policy, ee_policy=peer_policy)
+    )
+
+
+def _build_path(
+    find_path: _FindPath, leaf: x509.Certificate, intermediates: list[x509.Certificate], who: str, now: float
+) -> list[x509.Certificate]:
+    # What is issued by itself, as a root sent along, can be put on itself without end and hide what is wrong.
+    for candidates in (intermediates, [each for each in intermediates if each.issuer != each.subject]):
         try:
-            verifier = (
-                PolicyBuilder()
-                .store(store)
-                .time(moment)
-                .max_chain_depth(MAX_PATH_DEPTH)
-                .extension_policies(ca_policy=_CA_POLICY, ee_policy=_PEER_POLICY)
-                .build_server_verifier(_subject(server_name))
-            )
-        except ValueError:
-            raise Rejected(Fault.WRONG_NAME, f"no certificate can be for {server_name}") from None
-        # What is issued by itself, as a root sent along, can be put on itself without end and hide what is wrong.
-        for candidates in (intermediates, [each for each in intermediates if each.issuer != each.subject]):
-            try:
-                return verifier.verify(leaf, candidates)
-            except VerificationError as error:
-                message = str(error)
-            if _TOO_DEEP not in message:
-                break
-        raise _explain(message, leaf, intermediates, server_name, moment)
+            return find_path(leaf, candidates)
+        except VerificationError as error:
+            message = str(error)
+        if _TOO_DEEP not in message:
+            break
+    moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    raise _explain(message, leaf, intermediates, who, moment)
 
 
 def parse_chain(chain: Sequence[bytes], ocsp_response: bytes = b"") -> list[x509.Certificate]:
@@ -160,8 +197,29 @@ def describe(leaf: x509.Certificate) -> Peer:
         key=key,
         # RFC 5280 section 4.2.1.3: a certificate without the extension does not restrict its key.
         may_sign=usage is None or usage.digital_signature,
+        may_commit=usage is None or usage.content_commitment,
         may_encipher=(usage is None or usage.key_encipherment) and key.kind is KeyKind.RSA,
         valid_until=leaf.not_valid_after_utc.timestamp(),
+    )
+
+
+def subject_of(leaf: x509.Certificate) -> Subject:
+    """Whom a certificate names. Raises: Rejected when its subjectAltName is malformed."""
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return Subject(leaf.subject)
+    except MALFORMED:
+        raise Rejected(Fault.BAD_CERTIFICATE, "the peer's certificate is malformed") from None
+    return Subject(
+        name=leaf.subject,
+        dns_names=tuple(names.get_values_for_type(x509.DNSName)),
+        addresses=tuple(
+            address
+            for address in names.get_values_for_type(x509.IPAddress)
+            if isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address)
+        ),
+        emails=tuple(names.get_values_for_type(x509.RFC822Name)),
     )
 
 
@@ -205,6 +263,14 @@ def public_key_of(leaf: x509.Certificate) -> bytes:
         raise Rejected(Fault.UNSUPPORTED, "the peer's public key is of a kind that is not implemented") from None
 
 
+def public_key_hash(certificate: x509.Certificate) -> bytes:
+    """SHA-1 of the SubjectPublicKeyInfo, 20 bytes: a mere name of an authority (RFC 7296 section 3.7).
+
+    Raises: Rejected.
+    """
+    return SHA1.digest(public_key_of(certificate))
+
+
 # --- what a private PKI needs -----------------------------------------------------------------------------
 # Certificates made with `openssl req` and `openssl x509` often have no key identifiers, no keyUsage in the root,
 # a criticality that the CA/Browser Forum forbids, and cA set in a peer's own certificate; none of that weakens
@@ -213,6 +279,8 @@ def public_key_of(leaf: x509.Certificate) -> bytes:
 
 
 _SERVER_PURPOSES = frozenset((ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))
+#: RFC 4945 section 5.1.3.12 knows id-kp-ipsecIKE; certificates that VPN gateways have were made for TLS.
+_IKE_PURPOSES = _SERVER_PURPOSES | {ExtendedKeyUsageOID.IPSEC_IKE, ExtendedKeyUsageOID.CLIENT_AUTH}
 
 
 def _check_authority_usage(policy: Policy, certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
@@ -221,13 +289,19 @@ def _check_authority_usage(policy: Policy, certificate: x509.Certificate, usage:
 
 
 def _check_purpose(policy: Policy, certificate: x509.Certificate, purposes: x509.ExtendedKeyUsage | None) -> None:
-    if purposes is None:
-        return
-    if (
-        ExtendedKeyUsageOID.SERVER_AUTH not in purposes
-        and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in purposes
-    ):
+    if not _is_for(_SERVER_PURPOSES, purposes):
         raise ValueError("a certificate is not meant for servers (extendedKeyUsage)")
+
+
+def _check_ike_purpose(
+    policy: Policy, certificate: x509.Certificate, purposes: x509.ExtendedKeyUsage | None
+) -> None:
+    if not _is_for(_IKE_PURPOSES, purposes):
+        raise ValueError("a certificate is not meant for IKE (extendedKeyUsage)")
+
+
+def _is_for(wanted: Collection[x509.ObjectIdentifier], purposes: x509.ExtendedKeyUsage | None) -> bool:
+    return purposes is None or any(purpose in wanted for purpose in purposes)
 
 
 _CA_POLICY = (
@@ -240,6 +314,15 @@ _PEER_POLICY = (
     ExtensionPolicy.permit_all()
     .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
     .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_purpose)
+)
+_IKE_CA_POLICY = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_authority_usage)
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_ike_purpose)
+)
+_IKE_PEER_POLICY = ExtensionPolicy.permit_all().may_be_present(
+    x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_ike_purpose
 )
 
 

@@ -1,4 +1,4 @@
-"""Key agreement: elliptic curves, their hybrids with ML-KEM, and finite fields.
+"""Key agreement: elliptic curves, ML-KEM, their hybrids, and finite fields.
 
 Never knows a transcript or a key schedule: a share goes out, the peer's comes in, a shared secret comes out.
 Groups go by their IANA names (RFC 8446 section 4.2.7), so that no protocol's code points are needed here.
@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from cryptography.hazmat.primitives.asymmetric import dh, ec, x448, x25519
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric import dh, ec, mlkem, x448, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from locum.crypto.asymmetric.finite_field import FiniteFieldGroup, ffdhe
 from locum.errors import Incompatible, Misbehaved
 
-#: FIPS 203 section 8: the length of an ML-KEM-768 ciphertext, in bytes. The encapsulation key has 1,184.
+#: FIPS 203 section 8: the lengths of ML-KEM ciphertexts, in bytes.
 MLKEM768_CIPHERTEXT_LENGTH = 1088
+_MLKEM1024_CIPHERTEXT_LENGTH = 1568
 #: SEC 1 section 2.3.3: an uncompressed P-256 point.
 _P256_POINT_LENGTH = 65
 _UNCOMPRESSED = 4
@@ -59,6 +59,18 @@ def start(name: str) -> KeyAgreement:
     if maker is None:
         raise Incompatible(f"the group {name} is not implemented")
     return maker()
+
+
+def respond(name: str, peer_share: bytes) -> tuple[bytes, bytes]:
+    """Answer the initiator's share in the group of this name: our share, or ciphertext, and the shared secret.
+
+    Raises: Incompatible when the group is not implemented; Misbehaved as `KeyAgreement.complete` does.
+    """
+    encapsulation = _ENCAPSULATIONS.get(name)
+    if encapsulation is not None:
+        return encapsulation(peer_share)
+    agreement = start(name)
+    return agreement.share, agreement.complete(peer_share)
 
 
 def start_finite_field(group: FiniteFieldGroup) -> KeyAgreement:
@@ -103,7 +115,7 @@ def _start_x448() -> KeyAgreement:
 
 def _start_curve(curve: ec.EllipticCurve) -> KeyAgreement:
     private = ec.generate_private_key(curve)
-    length = 1 + 2 * (curve.key_size // 8)
+    length = 1 + 2 * ((curve.key_size + 7) // 8)
 
     def complete(peer_share: bytes) -> bytes:
         # RFC 8446 section 4.2.8.2: the uncompressed form, and no other.
@@ -119,15 +131,35 @@ def _start_curve(curve: ec.EllipticCurve) -> KeyAgreement:
     return KeyAgreement(share, complete)
 
 
-def _start_mlkem768() -> KeyAgreement:
-    private = MLKEM768PrivateKey.generate()
+def _start_mlkem(
+    kind: type[mlkem.MLKEM768PrivateKey] | type[mlkem.MLKEM1024PrivateKey], name: str, ciphertext_length: int
+) -> KeyAgreement:
+    private = kind.generate()
 
     def complete(peer_share: bytes) -> bytes:
-        if len(peer_share) != MLKEM768_CIPHERTEXT_LENGTH:
-            raise Misbehaved(f"an ML-KEM-768 ciphertext has {MLKEM768_CIPHERTEXT_LENGTH} bytes")
+        if len(peer_share) != ciphertext_length:
+            raise Misbehaved(f"an {name} ciphertext has {ciphertext_length} bytes")
         return private.decapsulate(peer_share)
 
     return KeyAgreement(private.public_key().public_bytes_raw(), complete)
+
+
+def _start_mlkem768() -> KeyAgreement:
+    return _start_mlkem(mlkem.MLKEM768PrivateKey, "ML-KEM-768", MLKEM768_CIPHERTEXT_LENGTH)
+
+
+def _start_mlkem1024() -> KeyAgreement:
+    return _start_mlkem(mlkem.MLKEM1024PrivateKey, "ML-KEM-1024", _MLKEM1024_CIPHERTEXT_LENGTH)
+
+
+def _encapsulate(
+    kind: type[mlkem.MLKEM768PublicKey] | type[mlkem.MLKEM1024PublicKey], name: str, peer_share: bytes
+) -> tuple[bytes, bytes]:
+    try:
+        secret, ciphertext = kind.from_public_bytes(peer_share).encapsulate()
+    except ValueError:  # wrong length, or a coefficient out of range (FIPS 203 section 7.2)
+        raise Misbehaved(f"the peer's {name} encapsulation key is not usable") from None
+    return ciphertext, secret
 
 
 def _hybrid(first: KeyAgreement, second: KeyAgreement, first_length: int) -> KeyAgreement:
@@ -156,6 +188,7 @@ def _start_ffdhe(bits: int) -> KeyAgreement:
 _MAKERS: dict[str, Callable[[], KeyAgreement]] = {
     "SECP256R1": partial(_start_curve, ec.SECP256R1()),
     "SECP384R1": partial(_start_curve, ec.SECP384R1()),
+    "SECP521R1": partial(_start_curve, ec.SECP521R1()),
     "X25519": _start_x25519,
     "X448": _start_x448,
     "FFDHE2048": partial(_start_ffdhe, 2048),
@@ -163,6 +196,14 @@ _MAKERS: dict[str, Callable[[], KeyAgreement]] = {
     "FFDHE4096": partial(_start_ffdhe, 4096),
     "FFDHE6144": partial(_start_ffdhe, 6144),
     "FFDHE8192": partial(_start_ffdhe, 8192),
+    "MLKEM768": _start_mlkem768,
+    "MLKEM1024": _start_mlkem1024,
     "SECP256R1MLKEM768": _start_secp256r1mlkem768,
     "X25519MLKEM768": _start_x25519mlkem768,
+}
+
+#: The groups that are not symmetric: what a responder makes of the initiator's encapsulation key.
+_ENCAPSULATIONS: dict[str, Callable[[bytes], tuple[bytes, bytes]]] = {
+    "MLKEM768": partial(_encapsulate, mlkem.MLKEM768PublicKey, "ML-KEM-768"),
+    "MLKEM1024": partial(_encapsulate, mlkem.MLKEM1024PublicKey, "ML-KEM-1024"),
 }

@@ -1,7 +1,7 @@
-"""Signatures under every scheme of TLS, made and verified; and the encryption of a pre-master secret.
+"""Signatures under every scheme of TLS and IKE, made and verified; and RSA encryption as both have it.
 
 Never knows what is signed. Schemes go by their IANA names (RFC 8446 section 4.2.3), so that no protocol's code
-points are needed here.
+points are needed here; two that only IKE has go by names that no protocol gives.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    NoDigestInfo,
+    Prehashed,
+    decode_dss_signature,
+    encode_dss_signature,
+)
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from locum.errors import ConfigurationError, Incompatible, Misbehaved, Unauthenticated
 
@@ -89,18 +95,25 @@ class PublicKey:
                 return cls(KeyKind.MLDSA87, key)
         raise Incompatible(f"a public key of a kind that is not implemented: {type(key).__name__}")
 
+    @classmethod
+    def from_der(cls, data: bytes) -> PublicKey:
+        """As `of`, from a SubjectPublicKeyInfo that has been read before. Raises: Incompatible."""
+        return cls.of(load_der_public_key(data))
+
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """One signature scheme. `hash` is None where the algorithm hashes by itself (EdDSA, ML-DSA).
 
-    `legacy` is RSASSA-PKCS1-v1_5, which TLS 1.3 does not allow in handshake signatures.
+    `legacy` is RSASSA-PKCS1-v1_5, which TLS 1.3 does not allow in handshake signatures. `bare` is the same
+    without a DigestInfo around the content, which is a hash value of any algorithm.
     """
 
     name: str
     kind: KeyKind
     hash: hashes.HashAlgorithm | None = None
     legacy: bool = False
+    bare: bool = False
 
     @property
     def pss(self) -> bool:
@@ -145,31 +158,56 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
-def verify(name: str, public_key: PublicKey, signature: bytes, content: bytes, *, strict: bool) -> None:
+#: RSASSA-PKCS1-v1_5 as IKE alone has it: with SHA-1 (auth method 1 of IKEv2), and over a HASH of IKEv1 without a
+#: DigestInfo (RFC 2409 section 5.1). No name of a protocol's registry leads here.
+IKE_RSA_SHA1 = "IKE_RSA_PKCS1_SHA1"
+IKE_RSA_HASH = "IKE_RSA_PKCS1_HASH"
+_IKE_SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme(IKE_RSA_SHA1, KeyKind.RSA, hashes.SHA1(), legacy=True),  # noqa: S303
+        Scheme(IKE_RSA_HASH, KeyKind.RSA, legacy=True, bare=True),
+    )
+}
+
+
+def verify(
+    name: str,
+    public_key: PublicKey,
+    signature: bytes,
+    content: bytes,
+    *,
+    strict: bool,
+    prehashed: bool = False,
+) -> None:
     """Verify a handshake signature of `content`; returns when it is good.
 
+    `prehashed`, for ECDSA, says that `content` is the digest, as long as that of the scheme's hash.
     Raises: Incompatible when the scheme is not implemented, Misbehaved when it does not fit the key (`strict`
     as in `Scheme.fits`), Unauthenticated when the signature is wrong.
     """
-    scheme = SCHEMES.get(name)
+    scheme = SCHEMES.get(name) or _IKE_SCHEMES.get(name)
     if scheme is None:
         raise Incompatible(f"the signature scheme {name} is not implemented")
     if not scheme.fits(public_key.kind, strict=strict):
         raise Misbehaved(f"a signature under {name} by a key of the kind {public_key.kind.value}")
     try:
-        _verify_with(public_key.key, scheme, signature, content)
+        _verify_with(public_key.key, scheme, signature, content, prehashed)
     except InvalidSignature:
         raise Unauthenticated(f"the {name} signature does not verify") from None
 
 
-def _verify_with(key: VerifyingKey, scheme: Scheme, signature: bytes, content: bytes) -> None:
+def _verify_with(key: VerifyingKey, scheme: Scheme, signature: bytes, content: bytes, prehashed: bool) -> None:
     match key:
+        case rsa.RSAPublicKey() if scheme.bare:
+            if key.recover_data_from_signature(signature, padding.PKCS1v15(), None) != content:
+                raise InvalidSignature
         case rsa.RSAPublicKey():
             assert scheme.hash is not None
             key.verify(signature, content, _rsa_padding(scheme, scheme.hash), scheme.hash)
         case ec.EllipticCurvePublicKey():
             assert scheme.hash is not None
-            key.verify(signature, content, ec.ECDSA(scheme.hash))
+            key.verify(signature, content, ec.ECDSA(Prehashed(scheme.hash) if prehashed else scheme.hash))
         case _:  # EdDSA and ML-DSA hash the content themselves
             key.verify(signature, content)
 
@@ -185,12 +223,14 @@ def sign(name: str, key: PrivateKeyTypes, content: bytes, *, prehashed: bool = F
     Raises: Incompatible when the scheme is not implemented or the key cannot sign under it; ValueError when a
     digest has the wrong length or the scheme takes none.
     """
-    scheme = SCHEMES.get(name)
+    scheme = SCHEMES.get(name) or _IKE_SCHEMES.get(name)
     if scheme is None:
         raise Incompatible(f"the signature scheme {name} is not implemented")
     if prehashed and scheme.hash is None:
         raise ValueError(f"{name} signs the whole content, not a digest")
     match key:
+        case rsa.RSAPrivateKey() if scheme.bare:
+            return key.sign(content, padding.PKCS1v15(), NoDigestInfo())
         case rsa.RSAPrivateKey() if scheme.kind in (KeyKind.RSA, KeyKind.RSA_PSS) and scheme.hash:
             rsa_hash = Prehashed(scheme.hash) if prehashed else scheme.hash
             return key.sign(content, _rsa_padding(scheme, scheme.hash), rsa_hash)
@@ -240,3 +280,30 @@ def encrypt_pkcs1(public_key: PublicKey, secret: bytes) -> bytes:
     if public_key.kind is not KeyKind.RSA or not isinstance(public_key.key, rsa.RSAPublicKey):
         raise Misbehaved(f"RSA key exchange with a key of the kind {public_key.kind.value}")
     return public_key.key.encrypt(secret, padding.PKCS1v15())
+
+
+def decrypt_pkcs1(key: PrivateKeyTypes, ciphertext: bytes) -> bytes:
+    """Decrypt RSAES-PKCS1-v1_5 with implicit rejection: what was not encrypted to this key gives other bytes.
+
+    Their number is no more to be relied on than they are.
+    Raises: Incompatible when the key is not an RSA key, ValueError when the ciphertext is no number below its
+    modulus, which anybody can see.
+    """
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise Incompatible("the private key cannot decrypt")
+    return key.decrypt(ciphertext, padding.PKCS1v15())
+
+
+# --- ECDSA signatures as IKE writes them ------------------------------------------------------------------
+
+
+def concatenated(signature: bytes, length: int) -> bytes:
+    """An ECDSA signature in DER as r followed by s, `length` bytes each (RFC 4754 section 7)."""
+    r, s = decode_dss_signature(signature)
+    return r.to_bytes(length, "big") + s.to_bytes(length, "big")
+
+
+def from_concatenated(signature: bytes) -> bytes:
+    """The DER of an ECDSA signature that is r followed by s, both of the same length."""
+    half = len(signature) // 2
+    return encode_dss_signature(int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big"))

@@ -43,7 +43,10 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """An IKE message to be sent, without the non-ESP marker that the driver puts before it where `path.marked`."""
+    """An IKE message to be sent, without the non-ESP marker that the driver puts before it where `path.marked`.
+
+    `nat.KEEPALIVE` is sent as it is.
+    """
 
     path: Path
     message: bytes = field(repr=False)
@@ -98,6 +101,14 @@ class ChildClosed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildFailed(Event):
+    """A CHILD_SA was not made, or no successor of `replaced`, which goes on meanwhile; the IKE SA is unharmed."""
+
+    error: LocumError
+    replaced: Child | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rekeyed(Event):
     """`sa` has taken over from `replaced`, and has its children."""
 
@@ -131,6 +142,10 @@ class MessagePassed(Event):
 # --- the SA -----------------------------------------------------------------------------------------------
 
 
+def _nobody(sa: IkeSa) -> None:
+    """An SA without an endpoint has nobody to tell."""
+
+
 class IkeSa(ABC):
     """One IKE SA, or ISAKMP SA.
 
@@ -156,17 +171,38 @@ class IkeSa(ABC):
         self.observed = observed
         #: who the peer has proven to be, in the form of a verdict; empty before
         self.peer_identity = ""
+        #: INITIAL_CONTACT: an initiator says that it has no other SA with this peer, set by the endpoint before
+        #: `start`; a responder has heard so, and its endpoint forgets others with `peer_identity`
+        self.initial_contact = False
         #: the algorithms agreed on, for people
         self.algorithms = ""
         #: operations that wait for an authority
         self.pending: tuple[Request, ...] | None = None
+        #: which of this SA's sessions with the authority they belong to: several exchanges may be under way, each
+        #: with a session of its own, which an `Opening` begins under a number that was not used before
+        self.session = 0
         #: drained by the endpoint
         self.outgoing: list[Datagram] = []
         self.events: list[Event] = []
+        #: SAs that this one has begun, drained by the endpoint, which looks after them from then on (IKEv1: a
+        #: reauthentication is an SA of its own from its first message; it says `Rekeyed` when it has taken over)
+        self.begun: list[IkeSa] = []
+        #: the endpoint's, which thereby looks at this SA again: every method that a driver calls by itself,
+        #: `answer`, `fail` and those from `create_child` on, ends with ``self.touched(self)``
+        self.touched: Callable[[IkeSa], None] = _nobody
         #: messages dropped: not authentic, out of turn, malformed
         self.dropped = 0
         self._random = random
         self._reserve_spi = reserve_spi
+
+    def forget(self, reason: str) -> None:
+        """Be over at once, without a word to the peer: it has begun anew, or does not know this SA any more."""
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self.pending = None
+        self.events += [ChildClosed(sa=self, child=child, reason=reason) for child in self.children]
+        self.events.append(Closed(sa=self, error=None, reason=reason))
 
     @property
     @abstractmethod

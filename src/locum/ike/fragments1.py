@@ -6,14 +6,11 @@ held is bounded and may be pushed out; the message that they make is judged like
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from locum.errors import DecodeError
-from locum.ike.header import GENERIC_HEADER_LENGTH, HEADER_LENGTH, MAX_MESSAGE, Header, write_generic_header
+from locum.ike.header import GENERIC_HEADER_LENGTH, HEADER_LENGTH, MAX_MESSAGE, Header, generic_header
 from locum.ike.payloads1 import Fragment, body_of
 from locum.ike.protection import MIN_FRAGMENT
 from locum.ike.registry import PayloadType1
-from locum.wire.cursor import Writer
 
 #: Fragment id, number and flags before the piece.
 _FRAGMENT_FIELDS = 4
@@ -36,16 +33,13 @@ def cut_message(header: Header, message: bytes, identifier: int, *, maximum: int
     total = -(-len(message) // size)
     if total > MAX_NUMBER:
         raise ValueError(f"{total} fragments")
+    clear = header._replace(flags=0)
     datagrams = []
     for number in range(1, total + 1):
         piece = message[(number - 1) * size : number * size]
         body = body_of(Fragment(id=identifier, number=number, last=number == total, data=piece))
-        writer = Writer()
-        length = HEADER_LENGTH + GENERIC_HEADER_LENGTH + len(body)
-        replace(header, next_payload=PayloadType1.FRAGMENT, flags=0, length=length).write(writer)
-        write_generic_header(writer, PayloadType1.NONE, len(body))
-        writer.block(body)
-        datagrams.append(writer.getvalue())
+        before = clear.before(PayloadType1.FRAGMENT, GENERIC_HEADER_LENGTH + len(body))
+        datagrams.append(b"".join((before, generic_header(PayloadType1.NONE, len(body)), body)))
     return tuple(datagrams)
 
 

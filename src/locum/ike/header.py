@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
 
 from locum.errors import DecodeError
 from locum.ike.errors import UnsupportedVersion
@@ -24,14 +26,17 @@ MAX_MESSAGE = 65_507
 MAX_PAYLOADS = 64
 MAX_ATTRIBUTES = 16
 
+_HEADER = Struct(">8s8s4B2I")
+_GENERIC_HEADER = Struct(">2BH")
+_LONGEST_PAYLOAD = 0xFFFF
 _CRITICAL = 0x80
+_MAJOR_VERSIONS = (Version.IKE_1 >> 4, Version.IKE_2 >> 4)
 
 #: What SPI or cookie of the responder is before the responder has chosen one.
 NO_SPI = bytes(SPI_LENGTH)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(NamedTuple):
     """The 28 bytes before every message; SPIs are called cookies in IKEv1, 8 bytes each.
 
     `length` counts the whole message in bytes, this header included; a writer fills it in.
@@ -40,9 +45,9 @@ class Header:
     initiator_spi: bytes
     responder_spi: bytes = NO_SPI
     next_payload: int = 0
-    version: int
-    exchange_type: int
-    flags: int
+    version: int = Version.IKE_2
+    exchange_type: int = 0
+    flags: int = 0
     message_id: int = 0
     length: int = 0
 
@@ -54,27 +59,15 @@ class Header:
     @classmethod
     def parse(cls, reader: Reader) -> Header:
         """Read 28 bytes."""
-        return cls(
-            initiator_spi=reader.block(SPI_LENGTH),
-            responder_spi=reader.block(SPI_LENGTH),
-            next_payload=reader.u8(),
-            version=reader.u8(),
-            exchange_type=reader.u8(),
-            flags=reader.u8(),
-            message_id=reader.u32(),
-            length=reader.u32(),
-        )
+        return cls._make(_HEADER.unpack(reader.block(HEADER_LENGTH)))
 
     def write(self, writer: Writer) -> None:
         """Write 28 bytes."""
-        writer.block(self.initiator_spi)
-        writer.block(self.responder_spi)
-        writer.u8(self.next_payload)
-        writer.u8(self.version)
-        writer.u8(self.exchange_type)
-        writer.u8(self.flags)
-        writer.u32(self.message_id)
-        writer.u32(self.length)
+        writer.block(_HEADER.pack(*self))
+
+    def before(self, next_payload: int, length: int) -> bytes:
+        """This header as it stands before `length` bytes that begin with a payload of type `next_payload`."""
+        return _HEADER.pack(*self[:2], next_payload, *self[3:7], HEADER_LENGTH + length)
 
 
 def parse_header(datagram: bytes) -> Header:
@@ -83,10 +76,10 @@ def parse_header(datagram: bytes) -> Header:
     Raises: DecodeError unless `datagram` is as long as the header says, UnsupportedVersion for any major
     version but 1 and 2. A higher minor version is read like ours (RFC 7296 section 2.5).
     """
-    if len(datagram) > MAX_MESSAGE:
+    if not HEADER_LENGTH <= len(datagram) <= MAX_MESSAGE:
         raise DecodeError(f"a message of {len(datagram)} bytes")
-    header = Header.parse(Reader(datagram))
-    if header.major_version not in (Version.IKE_1 >> 4, Version.IKE_2 >> 4):
+    header = Header._make(_HEADER.unpack_from(datagram))
+    if header.version >> 4 not in _MAJOR_VERSIONS:
         raise UnsupportedVersion(f"IKE version {header.major_version}.{header.version & 15}")
     if header.length != len(datagram):
         raise DecodeError(f"a message of {len(datagram)} bytes that says it has {header.length}")
@@ -95,8 +88,7 @@ def parse_header(datagram: bytes) -> Header:
     return header
 
 
-@dataclass(frozen=True, slots=True)
-class RawPayload:
+class RawPayload(NamedTuple):
     """One payload without its generic header; `end` is where it ends in the bytes that were parsed.
 
     `next_payload` is what its generic header says: for the last payload of a chain 0, and for an encrypted
@@ -116,18 +108,21 @@ def parse_chain(first: int, data: bytes, *, final: Collection[int] = ()) -> tupl
     A payload whose type is in `final` ends the chain whatever its next payload field says.
     Raises: DecodeError for a length below 4, one beyond the end, or more than `MAX_PAYLOADS` payloads.
     """
-    reader = Reader(data)
     chain: list[RawPayload] = []
-    kind = first
+    kind, begin, available = first, 0, len(data)
     while kind:
         if len(chain) >= MAX_PAYLOADS:
             raise DecodeError(f"more than {MAX_PAYLOADS} payloads")
-        following, flags, length = reader.u8(), reader.u8(), reader.u16()
-        if length < GENERIC_HEADER_LENGTH:
-            raise DecodeError(f"a payload of {length} bytes")
-        body = reader.block(length - GENERIC_HEADER_LENGTH)
-        end = len(data) - reader.remaining
-        chain.append(RawPayload(kind, body, bool(flags & _CRITICAL), following, end))
+        if begin + GENERIC_HEADER_LENGTH > available:
+            raise DecodeError(f"{GENERIC_HEADER_LENGTH} bytes expected, {available - begin} left")
+        following, flags, length = _GENERIC_HEADER.unpack_from(data, begin)
+        end = begin + length
+        if length < GENERIC_HEADER_LENGTH or end > available:
+            raise DecodeError(f"a payload of {length} bytes, {available - begin} left")
+        body = data[begin + GENERIC_HEADER_LENGTH : end]
+        # As RawPayload(...), at half the cost: messages have many payloads, and some are cut more than once.
+        chain.append(tuple.__new__(RawPayload, (kind, body, flags >= _CRITICAL, following, end)))
+        begin = end
         if kind in final:
             break
         kind = following
@@ -139,20 +134,21 @@ def write_chain(payloads: Iterable[tuple[int, bytes]]) -> tuple[int, bytes]:
 
     RFC 7296 section 2.5: every payload that this program writes is one that its peer must know.
     """
-    items = tuple(payloads)
-    writer = Writer()
-    following = (*(kind for kind, _ in items[1:]), 0)
-    for (_, body), after in zip(items, following, strict=False):
-        write_generic_header(writer, after, len(body))
-        writer.block(body)
-    return (items[0][0] if items else 0), writer.getvalue()
+    parts: list[bytes] = []
+    following = 0
+    for kind, body in reversed(tuple(payloads)):
+        parts += (body, generic_header(following, len(body)))
+        following = kind
+    parts.reverse()
+    return following, b"".join(parts)
 
 
-def write_generic_header(writer: Writer, next_payload: int, body_length: int) -> None:
+def generic_header(next_payload: int, body_length: int) -> bytes:
     """The 4 bytes before a body of `body_length` bytes (RFC 7296 section 3.2); ValueError beyond 65,531."""
-    writer.u8(next_payload)
-    writer.u8(0)
-    writer.u16(GENERIC_HEADER_LENGTH + body_length)
+    length = GENERIC_HEADER_LENGTH + body_length
+    if length > _LONGEST_PAYLOAD:
+        raise ValueError(f"a payload of {length} bytes")
+    return _GENERIC_HEADER.pack(next_payload, 0, length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from locum.crypto.symmetric import hkdf_expand
 from locum.ike.algorithms import Prf
-from locum.ike.header import GENERIC_HEADER_LENGTH, HEADER_LENGTH, Header, write_generic_header
+from locum.ike.header import GENERIC_HEADER_LENGTH, Header, generic_header
 from locum.ike.registry import PayloadType2
 from locum.ike.suites import ChildKeys, ChildSuite, DirectionKeys, IkeSuite, Nonces
-from locum.wire.cursor import Writer
 
 #: RFC 7296 section 2.15.
 _KEY_PAD = b"Key Pad for IKEv2"
@@ -111,12 +110,8 @@ def intermediate_octets(header: Header, first: int, plaintext: bytes) -> bytes:
     written as though there were no IV, padding and ICV, and a fragmented message counts as though it had not
     been fragmented (RFC 9242 section 3.3.2).
     """
-    writer = Writer()
-    length = HEADER_LENGTH + GENERIC_HEADER_LENGTH + len(plaintext)
-    replace(header, next_payload=PayloadType2.ENCRYPTED, length=length).write(writer)
-    write_generic_header(writer, first, len(plaintext))
-    writer.block(plaintext)
-    return writer.getvalue()
+    before = header.before(PayloadType2.ENCRYPTED, GENERIC_HEADER_LENGTH + len(plaintext))
+    return b"".join((before, generic_header(first, len(plaintext)), plaintext))
 
 
 def intermediate_mac(prf: Prf, sk_p: bytes, previous: bytes, octets: bytes) -> bytes:

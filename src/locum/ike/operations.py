@@ -15,6 +15,20 @@ aggr., responder    message 1 [Start, KeyExchange, Prove] message 3 [Authenticat
 further exchange    [Start, PublicValue] [SharedSecret], or as responder [Start, SharedSecret]
 ==================  ==========================================================================================
 
+With public key encryption (RFC 2409 section 5.2) identities and nonces go through the authority encrypted, and
+`IkeAuthenticateRequest.identification`, `KeyExchangeRequest.peer_nonce` and the nonces in responses are empty:
+
+==================  ==========================================================================================
+main, initiator     [Start] message 2 [PublicValue, EncryptedIntroduction] message 4 [Disclosure, KeyExchange,
+                    Prove] message 6 [Authenticate, SaKeys]
+main, responder     message 1 [Start] message 3 [Disclosure, EncryptedIntroduction, KeyExchange] message 5
+                    [Authenticate, Prove] [SaKeys]
+aggr., initiator    [Start, PublicValue, EncryptedIntroduction] message 2 [Disclosure, KeyExchange, Authenticate,
+                    Prove, SaKeys]
+aggr., responder    message 1 [Start, Disclosure, EncryptedIntroduction, KeyExchange, Prove] message 3
+                    [Authenticate, SaKeys]
+==================  ==========================================================================================
+
 A further exchange is one under an SA that is established: perfect forward secrecy of a CHILD_SA or of quick mode,
 and the rekeying of an IKE SA. Nothing is authenticated in it but by that SA, whose keys the terminal has.
 """
@@ -84,7 +98,17 @@ class IkeStartRequest(Opening):
     @property
     def without_authentication(self) -> bool:
         """In a further exchange the SA that protects it proves who the peer is."""
+        return self.further
+
+    @property
+    def further(self) -> bool:
+        """Only the exchange says so."""
         return self.exchange is Exchange.FURTHER
+
+    @property
+    def uninvited(self) -> bool:
+        """A responder answers strangers; in a further exchange they are none any more."""
+        return not self.initiator and not self.further
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +184,7 @@ class IkeKeysResponse(Response):
     """What the terminal needs to go on, which is not yet what it needs to talk to the peer.
 
     `keys` are, in IKEv2, SK_ai, SK_ar, SK_ei and SK_er one after the other with the lengths of the suite (RFC
-    7296 section 2.14); in IKEv1 SKEYID_e, one hash long, empty in aggressive mode until `SaKeysRequest`. A
+    7296 section 2.14); in IKEv1 SKEYID_e, one hash long, in aggressive mode too, where it opens message 3. A
     responder also gets its `public_value`, and in IKEv1 its `nonce`.
     """
 

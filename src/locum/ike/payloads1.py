@@ -13,10 +13,10 @@ from locum.errors import DecodeError
 from locum.ike.header import (
     Attribute,
     RawPayload,
+    generic_header,
     parse_attributes,
     parse_chain,
     write_chain,
-    write_generic_header,
 )
 from locum.ike.registry import (
     DOI_IPSEC,
@@ -29,7 +29,8 @@ from locum.wire.cursor import Reader, Writer
 
 #: More of each in one payload than this is refused.
 MAX_PROPOSALS = 64
-MAX_TRANSFORMS = 64
+#: Every combination of a wide policy is offered one by one; the number on the wire has one byte.
+MAX_TRANSFORMS = 200
 MAX_SPIS = 256
 
 #: The longest SPI that a proposal, a notification or a deletion carries: both cookies, in bytes.
@@ -140,7 +141,7 @@ def _write_substructures(writer: Writer, kind: PayloadType1, items: Sequence[Pro
         body = Writer()
         item.write(body)
         content = body.getvalue()
-        write_generic_header(writer, kind if index < len(items) - 1 else PayloadType1.NONE, len(content))
+        writer.block(generic_header(kind if index < len(items) - 1 else PayloadType1.NONE, len(content)))
         writer.block(content)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol, Self
 
 from locum.errors import DecodeError
@@ -445,6 +446,18 @@ class Unknown:
         writer.block(self.body)
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A payload of ours whose body is there already, because it was written before."""
+
+    type: int
+    body: bytes
+
+    def write(self, writer: Writer) -> None:
+        """Write the body."""
+        writer.block(self.body)
+
+
 _PARSERS: dict[int, Callable[[Reader], Payload]] = {
     kind.type: kind.parse
     for kind in (
@@ -467,6 +480,19 @@ _PARSERS: dict[int, Callable[[Reader], Payload]] = {
 #: Types whose chain ends with them, because the rest is inside.
 FINAL = frozenset({PayloadType2.ENCRYPTED, PayloadType2.ENCRYPTED_FRAGMENT})
 
+#: Payloads that peers send alike again and again; so many of them, of so many bytes at most, are remembered.
+_REPEATED = frozenset(
+    {
+        PayloadType2.SECURITY_ASSOCIATION,
+        PayloadType2.IDENTIFICATION_INITIATOR,
+        PayloadType2.IDENTIFICATION_RESPONDER,
+        PayloadType2.CERTIFICATE_REQUEST,
+        PayloadType2.VENDOR_ID,
+    }
+)
+_REMEMBERED = 256
+_MAX_REMEMBERED = 1024
+
 #: RFC 7296 section 2.5: the critical bit says nothing where the RFC itself defines the payload.
 _CRITICAL_IGNORED = frozenset(PayloadType2)
 
@@ -476,15 +502,24 @@ def interpret(raw: RawPayload) -> Payload:
 
     Raises: DecodeError for a malformed body, UnsupportedCriticalPayload for an unknown type that is critical.
     """
-    parse = _PARSERS.get(raw.type)
-    if parse is None:
-        if raw.critical and raw.type not in _CRITICAL_IGNORED:
-            raise UnsupportedCriticalPayload(raw.type)
-        return Unknown(type=raw.type, body=raw.body)
-    reader = Reader(raw.body)
-    payload = parse(reader)
+    kind = raw.type
+    if kind not in _PARSERS:
+        if raw.critical and kind not in _CRITICAL_IGNORED:
+            raise UnsupportedCriticalPayload(kind)
+        return Unknown(type=kind, body=raw.body)
+    if kind in _REPEATED and len(raw.body) <= _MAX_REMEMBERED:
+        return _interpret_once(kind, raw.body)
+    return _interpret(kind, raw.body)
+
+
+def _interpret(kind: int, body: bytes) -> Payload:
+    reader = Reader(body)
+    payload = _PARSERS[kind](reader)
     reader.finish()
     return payload
+
+
+_interpret_once = lru_cache(_REMEMBERED)(_interpret)
 
 
 def parse_payloads(first: int, data: bytes) -> tuple[Payload, ...]:
@@ -502,10 +537,13 @@ def parse_payloads(first: int, data: bytes) -> tuple[Payload, ...]:
 
 def write_payloads(payloads: tuple[Payload, ...]) -> tuple[int, bytes]:
     """The type of the first payload (0: none) and the chain as bytes."""
-    return write_chain((payload.type, _body(payload)) for payload in payloads)
+    return write_chain([(payload.type, body_of(payload)) for payload in payloads])
 
 
-def _body(payload: Payload) -> bytes:
+def body_of(payload: Payload) -> bytes:
+    """The payload without its generic header."""
+    if isinstance(payload, Written):
+        return payload.body
     writer = Writer()
     payload.write(writer)
     return writer.getvalue()

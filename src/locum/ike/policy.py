@@ -50,6 +50,10 @@ class IkePolicy:
     groups: tuple[Group, ...] = (alg.CURVE25519, *_CURVES, alg.CURVE448, *_MODP, alg.MODP_6144, alg.MODP_8192)
     additional: tuple[tuple[Group | None, ...], ...] = ()
 
+    def __hash__(self) -> int:
+        # Of little, since what came of a peer's offer is looked up by policy in every handshake.
+        return hash((len(self.encryptions), len(self.prfs), len(self.integrities), len(self.groups)))
+
     def __post_init__(self) -> None:
         """Refuse what no IKE SA can have: ConfigurationError."""
         if alg.ENCR_NULL in self.encryptions:

@@ -198,6 +198,24 @@ def choose_phase1(policy: Phase1Policy, offered: SecurityAssociation) -> Phase1C
     raise NoProposalChosen("no phase 1 proposal of the peer is acceptable")
 
 
+def restrict_phase1(offered: SecurityAssociation, policy: Phase1Policy) -> SecurityAssociation:
+    """What is left of an offer where only what `policy` allows may be chosen; order and numbers stay.
+
+    A terminal cuts a peer's offer down to what it can do itself before an authority chooses, and an authority
+    a terminal's before it is sent. Raises: NoProposalChosen when nothing is left.
+    """
+    kept: dict[int, tuple[Proposal, list[Transform]]] = {}
+    if offered.doi == DOI_IPSEC:
+        for proposal, transform in _alternatives(offered, ProtocolId.IKE):
+            suite = _phase1_suite(transform)
+            if suite is not None and _phase1_allowed(policy, suite):
+                kept.setdefault(proposal.number, (proposal, []))[1].append(transform)
+    if not kept:
+        raise NoProposalChosen("no phase 1 proposal of the peer is acceptable")
+    proposals = tuple(replace(proposal, transforms=tuple(transforms)) for proposal, transforms in kept.values())
+    return replace(offered, proposals=proposals)
+
+
 def accept_phase1(offered: SecurityAssociation, answer: SecurityAssociation) -> Phase1Choice:
     """What the responder chose; AlteredProposal unless it is one of our transforms, unmodified."""
     chosen, transform = _accepted(offered, answer, ProtocolId.IKE)

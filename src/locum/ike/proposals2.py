@@ -161,6 +161,51 @@ def choose_ike(
     raise NoProposalChosen(f"no IKE proposal of the peer is acceptable{_never_negotiated(offered)}")
 
 
+def restrict_ike(offered: SecurityAssociation, policy: IkePolicy) -> SecurityAssociation:
+    """What is left of an offer where only what `policy` allows may be chosen; order and numbers stay.
+
+    A terminal cuts a peer's offer down to what it can do itself before an authority chooses, and an authority
+    a terminal's before it is sent. Proposals from which nothing can be chosen are left out.
+    Raises: NoProposalChosen when nothing is left.
+    """
+    kept = []
+    for proposal in offered.proposals:
+        transforms = tuple(each for each in proposal.transforms if _is_allowed(each, policy))
+        # Of every type that was offered something must be left, or an answer would pass over that type.
+        if {each.type for each in transforms} != {each.type for each in proposal.transforms}:
+            continue
+        cut = replace(proposal, transforms=transforms)
+        try:
+            choose_ike(policy, SecurityAssociation(proposals=(cut,)), spi=proposal.spi)
+        except NoProposalChosen:
+            continue
+        kept.append(cut)
+    if not kept:
+        raise NoProposalChosen(f"no IKE proposal of the peer is acceptable{_never_negotiated(offered)}")
+    return SecurityAssociation(proposals=tuple(kept))
+
+
+def _is_allowed(transform: Transform, policy: IkePolicy) -> bool:
+    if not _attributes_understood(transform):
+        return False
+    if transform.type == TransformType.ENCRYPTION:
+        return any((each.id, each.key_bits) == (transform.id, transform.key_length) for each in policy.encryptions)
+    if transform.type == TransformType.PRF:
+        return any(each.id == transform.id for each in policy.prfs)
+    if transform.type == TransformType.INTEGRITY:
+        # NONE beside AEADs says nothing else than leaving the type out (RFC 7296 section 3.3).
+        return transform.id == IntegrityId.NONE or any(each.id == transform.id for each in policy.integrities)
+    acceptable: Sequence[Group | None] = (None,)
+    if transform.type == TransformType.KEY_EXCHANGE:
+        acceptable = policy.groups
+    elif transform.type in ADDITIONAL_KEY_EXCHANGES:
+        index = transform.type - TransformType.ADDITIONAL_KEY_EXCHANGE_1
+        acceptable = policy.additional[index] if index < len(policy.additional) else (None,)
+    else:
+        return False
+    return any(transform.id == (KeyExchangeId.NONE if group is None else group.id) for group in acceptable)
+
+
 def choose_child(
     policy: ChildPolicy, offered: SecurityAssociation, *, spi: bytes, first: bool = False
 ) -> ChildChoice:

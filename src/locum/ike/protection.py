@@ -6,7 +6,8 @@ Knows keys and bytes; which exchange a message belongs to, and whether its id is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from struct import Struct
 from typing import Protocol
 
 from locum.crypto.symmetric import AES_BLOCK, AesCbcHmacKey, AesCbcKey, AuthenticationFailed
@@ -19,16 +20,16 @@ from locum.ike.header import (
     MAX_MESSAGE,
     Header,
     RawPayload,
+    generic_header,
     parse_chain,
-    write_generic_header,
 )
 from locum.ike.payloads2 import FINAL, Encrypted, EncryptedFragment
 from locum.ike.registry import PayloadType2
 from locum.ike.suites import IkeSuite
-from locum.wire.cursor import Writer
 
 #: Fragment number and total number, behind the generic header of SKF (RFC 7383 section 2.5).
-FRAGMENT_HEADER_LENGTH = 4
+_POSITION = Struct(">2H")
+FRAGMENT_HEADER_LENGTH = _POSITION.size
 
 #: A message is cut into at most so many fragments, and one that claims more is not reassembled.
 MAX_FRAGMENTS = 128
@@ -149,10 +150,7 @@ def seal_message(key: Protection, header: Header, first: int, chain: bytes) -> b
     length = HEADER_LENGTH + GENERIC_HEADER_LENGTH + body
     if length > MAX_MESSAGE:
         raise ValueError(f"a message of {length} bytes")
-    writer = Writer()
-    replace(header, next_payload=PayloadType2.ENCRYPTED, length=length).write(writer)
-    write_generic_header(writer, first, body)
-    associated = writer.getvalue()
+    associated = header.before(PayloadType2.ENCRYPTED, GENERIC_HEADER_LENGTH + body) + generic_header(first, body)
     return associated + key.seal(chain, associated)
 
 
@@ -188,14 +186,8 @@ def fragment_message(
 
 def _seal_fragment(key: Protection, header: Header, first: int, position: tuple[int, int], piece: bytes) -> bytes:
     body = FRAGMENT_HEADER_LENGTH + key.sealed_length(len(piece))
-    length = HEADER_LENGTH + GENERIC_HEADER_LENGTH + body
-    writer = Writer()
-    replace(header, next_payload=PayloadType2.ENCRYPTED_FRAGMENT, length=length).write(writer)
-    write_generic_header(writer, first, body)
-    number, total = position
-    writer.u16(number)
-    writer.u16(total)
-    associated = writer.getvalue()
+    before = header.before(PayloadType2.ENCRYPTED_FRAGMENT, GENERIC_HEADER_LENGTH + body)
+    associated = b"".join((before, generic_header(first, body), _POSITION.pack(*position)))
     return associated + key.seal(piece, associated)
 
 

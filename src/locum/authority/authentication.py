@@ -50,10 +50,21 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pin:
+class Pin:
+    """A pinned key ready for use; `key` is its SubjectPublicKeyInfo in DER."""
+
     name: str
     key: bytes
     peers: tuple[PeerPattern, ...]
+
+    @property
+    def identity(self) -> str:
+        """The identity of whoever proves to hold it, in the form of a verdict."""
+        return f"pin:{self.name}"
+
+    def is_for(self, identity: str, address: str = "") -> bool:
+        """True when a peer of this identity, or at this address, may be authenticated by it."""
+        return any(pattern.matches(identity, address) for pattern in self.peers)
 
 
 class Authenticator:
@@ -63,13 +74,13 @@ class Authenticator:
     """
 
     def __init__(self, trust: TrustMaterial) -> None:
-        self._paths = PathValidator(trust.anchors, trust.crls)
-        self._pins = tuple(_load_pin(pin) for pin in trust.pinned)
-        self._cache = _ProvenCache()
+        self.paths = PathValidator(trust.anchors, trust.crls)
+        self.pins = tuple(_load_pin(pin) for pin in trust.pinned)
+        self._cache = ProvenCache()
 
     def possible_pins(self, identity: str) -> tuple[str, ...]:
         """The ``pin:`` identities that a peer of this name can still turn out to have."""
-        return tuple(f"pin:{pin.name}" for pin in self._pins if _is_for(pin, identity))
+        return tuple(pin.identity for pin in self.pins if pin.is_for(identity))
 
     def prove(self, chain: PeerChain, server_name: str, *, now: float) -> Proven:
         """Find out whether `chain` is good for `server_name`, from memory if it was so a moment ago.
@@ -86,24 +97,20 @@ class Authenticator:
     def _prove(self, chain: PeerChain, server_name: str, now: float) -> Proven:
         identity = named_identity(server_name)
         leaf = parse_chain(chain.certificates, chain.ocsp_response)[0]
-        if self._pins:
+        if self.pins:
             shown = public_key_of(leaf)
-            pin = next((pin for pin in self._pins if pin.key == shown and _is_for(pin, identity)), None)
+            pin = next((pin for pin in self.pins if pin.key == shown and pin.is_for(identity)), None)
             if pin is not None:
-                return Proven((f"pin:{pin.name}", identity), describe(leaf))
+                return Proven((pin.identity, identity), describe(leaf))
         name = identity.partition(":")[2]
-        return Proven((identity,), self._paths.validate(chain.certificates, chain.ocsp_response, name, now=now))
+        return Proven((identity,), self.paths.validate(chain.certificates, chain.ocsp_response, name, now=now))
 
 
-def _load_pin(pin: PinnedKey) -> _Pin:
-    return _Pin(pin.name, load_public_key(pin.key), tuple(parse_pattern(peer) for peer in pin.peers))
+def _load_pin(pin: PinnedKey) -> Pin:
+    return Pin(pin.name, load_public_key(pin.key), tuple(parse_pattern(peer) for peer in pin.peers))
 
 
-def _is_for(pin: _Pin, identity: str) -> bool:
-    return any(pattern.matches(identity) for pattern in pin.peers)
-
-
-class _ProvenCache:
+class ProvenCache:
     """Proven chains, forgotten after `CACHE_LIFETIME`, at the end of what they prove, or to make room."""
 
     def __init__(self) -> None:

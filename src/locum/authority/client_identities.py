@@ -1,4 +1,4 @@
-"""Which client certificate to show to a peer, and the signature that goes with it.
+"""The identities that terminals have, and which client certificate to show to a TLS peer.
 
 Knows identities by what their certificates say; never a private key itself, only the port to one.
 """
@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from cryptography import x509
 
 from locum.authority.databases import ANY, Identity
-from locum.crypto.asymmetric.certificates import Rejected, describe, parse_chain, public_key_of
+from locum.authority.ike_identities import Identification, identities_of
+from locum.crypto.asymmetric.certificates import (
+    Rejected,
+    describe,
+    parse_chain,
+    public_key_hash,
+    public_key_of,
+    subject_of,
+)
 from locum.crypto.asymmetric.signatures import KeyKind, schemes_for
 from locum.errors import ConfigurationError
 from locum.keys.port import PrivateKey
@@ -34,21 +42,43 @@ class ClientIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class KnownIdentity:
+    """An identity with what its certificates say; times are in seconds since the epoch.
+
+    `names` are what it can say it is in IKE, the one to say by default first. `issuers` are the subjects of the
+    authorities in the chain, in DER, and `issuer_keys` SHA-1 of the public keys of those that are in it.
+    """
+
     identity: Identity
     kind: KeyKind
+    names: tuple[Identification, ...]
+    may_encipher: bool
     peers: tuple[PeerPattern, ...]
-    #: The subjects of the authorities in the chain, in DER.
     issuers: frozenset[bytes]
+    issuer_keys: frozenset[bytes]
     not_before: float
     not_after: float
+
+    def is_of(self, terminal: str) -> bool:
+        """True when `terminal` may use it, towards whomever."""
+        return terminal in self.identity.terminals or ANY in self.identity.terminals
+
+    def is_for(self, terminal: str, peer: Sequence[str], address: str) -> bool:
+        """True when `terminal` may use it towards the peer with these identities, or at this address."""
+        return self.is_of(terminal) and any(
+            pattern.matches(identity, address) for pattern in self.peers for identity in peer
+        )
+
+    def is_valid(self, now: float) -> bool:
+        """True when its certificate is valid at `now`."""
+        return self.not_before <= now <= self.not_after
 
 
 class ClientIdentities:
     """The identities that there are. Raises: ConfigurationError when a key is not its certificate's."""
 
     def __init__(self, identities: Iterable[Identity]) -> None:
-        self._known = tuple(_examine(identity) for identity in identities)
+        self.known = tuple(_examine(identity) for identity in identities)
 
     def choose(
         self,
@@ -66,24 +96,17 @@ class ClientIdentities:
         strict = request.version == ProtocolVersion.TLS_1_3
         authorities = frozenset(request.authorities)
         fallback: ClientIdentity | None = None
-        for known in self._known:
-            if not _usable(known, terminal, peer, address) or (authorities and not authorities & known.issuers):
+        for known in self.known:
+            if not known.is_for(terminal, peer, address) or (authorities and not authorities & known.issuers):
                 continue
             scheme = _scheme(known.kind, request.schemes, strict=strict)
             if scheme is None:
                 continue
             chosen = ClientIdentity(known.identity.certificates, scheme, known.identity.key)
-            if known.not_before <= now <= known.not_after:
+            if known.is_valid(now):
                 return chosen
             fallback = fallback or chosen
         return fallback
-
-
-def _usable(known: _Known, terminal: str, peer: Sequence[str], address: str) -> bool:
-    terminals = known.identity.terminals
-    return (terminal in terminals or ANY in terminals) and any(
-        pattern.matches(identity, address) for pattern in known.peers for identity in peer
-    )
 
 
 def _scheme(kind: KeyKind, accepted: Sequence[int], *, strict: bool) -> int | None:
@@ -95,10 +118,12 @@ def _scheme(kind: KeyKind, accepted: Sequence[int], *, strict: bool) -> int | No
     return None
 
 
-def _examine(identity: Identity) -> _Known:
+def _examine(identity: Identity) -> KnownIdentity:
     try:
         chain = parse_chain(identity.certificates)
         description = describe(chain[0])
+        names = identities_of(subject_of(chain[0]))
+        issuer_keys = frozenset(public_key_hash(certificate) for certificate in chain[1:])
         matches = public_key_of(chain[0]) == identity.key.public_key
     except Rejected as error:
         raise ConfigurationError(f"identity {identity.name!r}: {error}") from None
@@ -106,11 +131,14 @@ def _examine(identity: Identity) -> _Known:
         raise ConfigurationError(f"identity {identity.name!r}: the private key is not that of its certificate")
     if not description.may_sign:
         raise ConfigurationError(f"identity {identity.name!r}: its certificate is not for signatures (keyUsage)")
-    return _Known(
+    return KnownIdentity(
         identity=identity,
         kind=description.key.kind,
+        names=names,
+        may_encipher=description.may_encipher,
         peers=tuple(parse_pattern(peer) for peer in identity.peers),
         issuers=frozenset(certificate.issuer.public_bytes() for certificate in chain),
+        issuer_keys=issuer_keys,
         not_before=_timestamp_before(chain[0]),
         not_after=description.valid_until,
     )

@@ -1,4 +1,4 @@
-"""What a `LocalAuthority` decides by: authentication keys and policies (A5), and its client identities.
+"""What a `LocalAuthority` decides by: authentication keys and policies (A5), its identities and shared secrets.
 
 Plain values and the decision of the policy; knows neither where they are kept nor any certificate's content.
 """
@@ -6,6 +6,7 @@ Plain values and the decision of the policy; knows neither where they are kept n
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +21,8 @@ from locum.patterns import PeerPattern, parse_pattern
 ANY = "*"
 #: Identities made of names and kept for the next use.
 _CACHED = 4096
+#: Peers for which it is remembered which rule is for them.
+_CACHED_MATCHES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,24 +83,40 @@ class Policy:
         self._rules: dict[tuple[str, Action], list[PeerPattern]] = {}
         for rule in rules:
             self._rules.setdefault((rule.terminal, Action(rule.action)), []).append(parse_pattern(rule.peer))
+        self._match_once = lru_cache(_CACHED_MATCHES)(self._match)
 
     def decide(
         self, terminal: str, identities: Sequence[str], address: str = "", *, possible: Sequence[str] = ()
     ) -> Decision:
-        """May `terminal` reach the peer with these identities (``dns:``, ``ip:``, ``pin:``) at `address`?
+        """May `terminal` reach the peer with these identities, in the form of a verdict, at `address`?
 
         `possible` are identities that the peer has not proven but still may: enough to allow, not to deny.
         """
         shown = identities[0]
-        denying = self._match(terminal, Action.DENY, identities, address)
+        denying = self._match_once(terminal, Action.DENY, tuple(identities), address)
         if denying is not None:
             return Decision(False, f"a policy denies terminal {terminal!r} the peers {denying}, and so {shown}")
-        if self._match(terminal, Action.ALLOW, (*identities, *possible), address) is not None:
+        if self._match_once(terminal, Action.ALLOW, (*identities, *possible), address) is not None:
             return Decision(True)
         return Decision(
             False,
             f"no policy allows terminal {terminal!r} to reach {shown}; to allow it: "
-            f"locum policy add --terminal {terminal} --peer {shown} --action allow",
+            f"locum policy add --terminal {terminal} --peer {shlex.quote(shown)} --action allow",
+        )
+
+    def foresee(self, terminal: str, address: str) -> Decision:
+        """May `terminal` reach a peer at `address` of which no more is known, if it proves what policy wants?"""
+        denying = self._match_once(terminal, Action.DENY, ("",), address)
+        if denying is not None:
+            return Decision(
+                False, f"a policy denies terminal {terminal!r} the peers {denying}, and so ip:{address}"
+            )
+        if any(self._rules.get((name, Action.ALLOW)) for name in (terminal, ANY)):
+            return Decision(True)
+        return Decision(
+            False,
+            f"no policy allows terminal {terminal!r} to reach anybody; to allow it: "
+            f"locum policy add --terminal {terminal} --peer PEER --action allow",
         )
 
     def _match(self, terminal: str, action: Action, identities: Sequence[str], address: str) -> PeerPattern | None:
@@ -121,6 +140,35 @@ class Identity:
     key: PrivateKey = field(repr=False)
     terminals: tuple[str, ...] = (ANY,)
     peers: tuple[str, ...] = (ANY,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSecret:
+    """A pre-shared key of IKE between `terminal` (a name or ``*``) and the peer with the identity `peer`.
+
+    With ``ip:ADDRESS`` the peer is known by its address alone. `local_identity` is who the terminal says it is;
+    when empty, what the terminal asks for, or ``dns:`` and its name.
+    """
+
+    terminal: str
+    peer: str
+    secret: bytes = field(repr=False)
+    local_identity: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostquantumSecret:
+    """A post-quantum pre-shared key (PPK, RFC 8784) with a fixed `identifier` that both ends know it by.
+
+    It is for `terminal` (a name or ``*``) and the peers that match the pattern `peer`. `required` refuses to do
+    without it.
+    """
+
+    identifier: str
+    secret: bytes = field(repr=False)
+    terminal: str
+    peer: str
+    required: bool = False
 
 
 @lru_cache(_CACHED)

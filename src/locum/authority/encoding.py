@@ -48,6 +48,17 @@ def blob(maximum: int) -> Kind:
     return Kind(decode)
 
 
+def fixed(length: int) -> Kind:
+    """A byte string of exactly `length` bytes."""
+
+    def decode(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) != length:
+            raise DecodeError(f"a byte string of {length} bytes expected")
+        return value
+
+    return Kind(decode)
+
+
 def text(maximum: int, *, cut: bool = False) -> Kind:
     """A text string of at most `maximum` bytes in UTF-8; `cut` shortens a longer one when it is written."""
 
@@ -155,28 +166,48 @@ class Shape:
     """One message: its class, the number of its type, and key, name and kind of each field.
 
     A field at the default that its dataclass gives it is not written; one without a default must be there.
+    `known` has, by names of fields, what the receiver can take a value from instead: a function of the context,
+    which is the same at both ends. Such a field is written when it differs from that.
     """
 
-    __slots__ = ("_fields", "_required", "message", "type")
+    __slots__ = ("_fields", "_known", "_required", "message", "type")
 
-    def __init__(self, message: type[Any], number: int, described: dict[int, tuple[str, Kind]]) -> None:
+    def __init__(
+        self,
+        message: type[Any],
+        number: int,
+        described: dict[int, tuple[str, Kind]],
+        *,
+        known: dict[str, Callable[[Any], Any]] | None = None,
+    ) -> None:
         self.message = message
         self.type = number
+        self._known = known or {}
         defaults = {each.name: each.default for each in fields(message)}
         assert sorted(defaults) == sorted(name for name, _ in described.values()), message
-        self._fields = {key: (name, kind, defaults[name]) for key, (name, kind) in described.items()}
-        self._required = frozenset(name for name, _, default in self._fields.values() if default is MISSING)
+        assert self._known.keys() <= defaults.keys(), message
+        self._fields = {
+            key: (name, kind, defaults[name], self._known.get(name)) for key, (name, kind) in described.items()
+        }
+        self._required = frozenset(
+            name for name, _, default, known in self._fields.values() if default is MISSING and known is None
+        )
 
-    def encode(self, message: Any) -> dict[int, Any]:
+    def key_of(self, name: str) -> int:
+        """The key of the field `name`."""
+        return next(key for key, described in self._fields.items() if described[0] == name)
+
+    def encode(self, message: Any, context: Any = None) -> dict[int, Any]:
         """The map for `message`."""
         encoded: dict[int, Any] = {TYPE: self.type}
-        for key, (name, kind, default) in self._fields.items():
+        for key, (name, kind, default, known) in self._fields.items():
             value = getattr(message, name)
-            if default is MISSING or value != default:
+            expected = default if known is None else known(context)
+            if expected is MISSING or value != expected:
                 encoded[key] = value if kind.encode is None else kind.encode(value)
         return encoded
 
-    def decode(self, encoded: dict[Any, Any]) -> Any:
+    def decode(self, encoded: dict[Any, Any], context: Any = None) -> Any:
         """The message of a map. Raises: DecodeError when a key is unknown, missing or has a wrong value."""
         values: dict[str, Any] = {}
         for key, value in encoded.items():
@@ -185,11 +216,14 @@ class Shape:
             described = self._fields.get(key)
             if described is None:
                 raise DecodeError(f"{self.message.__name__} has no key {key!r:.20}")
-            name, kind, _ = described
+            name, kind = described[:2]
             try:
                 values[name] = kind.decode(value)
             except DecodeError as error:
                 raise DecodeError(f"{self.message.__name__}.{name}: {error}") from None
+        for name, known in self._known.items():
+            if name not in values:
+                values[name] = known(context)
         if not values.keys() >= self._required:
             missing = ", ".join(sorted(self._required - values.keys()))
             raise DecodeError(f"{self.message.__name__} lacks {missing}")

@@ -1,6 +1,7 @@
-"""The messages between terminal and delegate: the requests and responses of `tls.operations` in CBOR (RFC 8949).
+"""The messages between terminal and delegate: requests and responses in CBOR (RFC 8949).
 
-Never knows what an operation does, who performs it, or any public-key algorithm: terminals import this.
+Never knows what an operation does, who performs it, or any public-key algorithm: terminals import this. What a
+single request or response looks like is in `shapes_tls` and `shapes_ike`.
 
 A message is one CBOR array in preferred serialization, and nothing after it::
 
@@ -10,11 +11,12 @@ A message is one CBOR array in preferred serialization, and nothing after it::
                            [{0: 15}]                           the chain's body is wanted, nothing was done
                            [{0: 14, 1: code, 2: text}]         the error that ended the session
 
-Requests and responses are maps with integer keys, registered in `_REQUESTS` and `_RESPONSES` below; key 0 is the
-type. Bytes are saved where the receiver can know them: a field at its default is left out, lists of code points
-are byte strings of two bytes each, a certificate chain is named by its SHA-256 until the delegate asks for it,
-and see `_elide_request` and `_elide_response`. An unknown type or key is an error, not ignored: a delegate
-must never act on a request it understands in part. New meaning gets a new type.
+Requests and responses are maps with integer keys; key 0 is the type. Bytes are saved where the receiver can know
+them: a field at its default is left out, lists of code points are byte strings of two bytes each, a certificate
+chain is named by its SHA-256 until the delegate asks for it, and a shape can say that a field of a request repeats
+what the judgement of the peer before it in the same message has, or a field of a response what its request has.
+An unknown type or key is an error, not ignored: a delegate must never act on a request it understands in part.
+New meaning gets a new type.
 """
 
 from __future__ import annotations
@@ -24,25 +26,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from locum.authority import shapes_ike, shapes_tls
 from locum.authority.chains import ChainCache
-from locum.authority.encoding import (
-    FLAG,
-    TYPE,
-    Kind,
-    Shape,
-    blob,
-    blobs,
-    codes,
-    dump_array,
-    encode_codes,
-    integer,
-    load_array,
-    member,
-    members,
-    one_line,
-    shape_of,
-    text,
-)
+from locum.authority.encoding import TYPE, Shape, dump_array, load_array, one_line, shape_of
+from locum.authority.shapes import MAX_TEXT
 from locum.errors import (
     DecodeError,
     Incompatible,
@@ -53,31 +40,7 @@ from locum.errors import (
     Unauthenticated,
     Unavailable,
 )
-from locum.handshake import MAX_CERTIFICATES, MAX_CHAIN, Fault, PeerChain, Request, Response, Verdict
-from locum.tls.operations import (
-    AuthenticateRequest,
-    ClientCertificateRequest,
-    ClientCertificateResponse,
-    ClientKeyExchangeRequest,
-    ClientKeyExchangeResponse,
-    ClientSignatureRequest,
-    ClientSignatureResponse,
-    HandshakeSecretsRequest,
-    HandshakeSecretsResponse,
-    KeyBlockResponse,
-    KeyForm,
-    KeyShareRequest,
-    KeyShareResponse,
-    MasterSecretRequest,
-    MasterSecretResponse,
-    ServerFinishedRequest,
-    ServerFinishedResponse,
-    SessionKeysRequest,
-    SharedSecretRequest,
-    SharedSecretResponse,
-    StartRequest,
-    StartResponse,
-)
+from locum.handshake import Opening, PeerAuthentication, Request, Response
 
 #: A session's token: this many random bytes.
 TOKEN_LENGTH = 8
@@ -86,34 +49,23 @@ TOKEN_LENGTH = 8
 MAX_MESSAGE = 64 * 1024
 #: Requests, and so responses, in one message.
 MAX_REQUESTS = 8
-#: Code points in one list.
-MAX_CODES = 128
-#: A server name or an address, in bytes of UTF-8.
-MAX_NAME = 255
-#: The reason of a verdict or the text of an error, in bytes of UTF-8; longer ones are cut when written.
-MAX_TEXT = 512
-#: Distinguished names of certification authorities in a CertificateRequest: their number and the bytes of one.
-MAX_AUTHORITIES = 512
-MAX_DISTINGUISHED_NAME = 2048
-#: A key share: X25519MLKEM768 is 1,216 bytes, an ffdhe8192 public value 1,024.
-MAX_SHARE = 4096
-#: A signature; ML-DSA-87 is 4,627 bytes.
-MAX_SIGNATURE = 8192
-#: ServerDHParams with an 8,192-bit prime is 2,055 bytes; the randoms before it are 64.
-MAX_PARAMETERS = 4096
-#: The hellos and the CertificateRequest that a client's signature covers, together.
-MAX_TOLD = 40 * 1024
-#: A hash, a secret or a seed.
-MAX_HASH = 64
-#: The key block of TLS 1.2, at most 2 * (32 + 12).
-MAX_KEY_BLOCK = 128
 
 _CHAIN_DIGEST = 32
-_RANDOMS = 64
 _ERROR = 14
 _CHAIN_WANTED = 15
 
 _ENCODED_CHAIN_WANTED = dump_array([{TYPE: _CHAIN_WANTED}])
+
+_REQUESTS: tuple[Shape, ...] = (*shapes_tls.REQUESTS, *shapes_ike.REQUESTS)
+_RESPONSES: tuple[Shape, ...] = (*shapes_tls.RESPONSES, *shapes_ike.RESPONSES)
+_BY_CLASS: dict[type, Shape] = {shape.message: shape for shape in (*_REQUESTS, *_RESPONSES)}
+_REQUEST_BY_TYPE = {shape.type: shape for shape in _REQUESTS}
+_RESPONSE_BY_TYPE = {shape.type: shape for shape in _RESPONSES}
+_ANSWERS: dict[type[Request], set[int]] = shapes_tls.ANSWERS | shapes_ike.ANSWERS
+#: Under which key the requests that have a chain have it.
+_CHAIN_KEYS = {
+    shape.message: shape.key_of("chain") for shape in _REQUESTS if issubclass(shape.message, PeerAuthentication)
+}
 
 
 class ErrorCode(IntEnum):
@@ -139,184 +91,6 @@ _ERRORS: dict[ErrorCode, type[LocumError]] = {
 }
 
 
-# --- the registry -----------------------------------------------------------------------------------------
-
-
-def _encode_chain(chain: PeerChain) -> list[bytes]:
-    """The body of a chain: the OCSP response, which may be empty, and the certificates."""
-    return [chain.ocsp_response, *chain.certificates]
-
-
-def _decode_chain(value: Any) -> PeerChain:
-    if type(value) is PeerChain:
-        return value  # found by its digest
-    if type(value) is not list or not 2 <= len(value) <= MAX_CERTIFICATES + 1:
-        raise DecodeError(f"an OCSP response and 1 to {MAX_CERTIFICATES} certificates expected")
-    for item in value:
-        if type(item) is not bytes:
-            raise DecodeError("a certificate chain of byte strings expected")
-    if sum(map(len, value)) > MAX_CHAIN or not all(value[1:]):
-        raise DecodeError(f"a certificate chain of at most {MAX_CHAIN} bytes and no empty certificate expected")
-    return PeerChain(tuple(value[1:]), value[0])
-
-
-_CODE = integer(0xFFFF)
-_CODES = codes(MAX_CODES)
-_CHAIN = Kind(_decode_chain, _encode_chain)
-_CERTIFICATES = blobs(MAX_CERTIFICATES, MAX_CHAIN, MAX_CHAIN)
-_AUTHORITIES = blobs(MAX_AUTHORITIES, MAX_DISTINGUISHED_NAME, MAX_CHAIN)
-_HASH = blob(MAX_HASH)
-_SHARE = blob(MAX_SHARE)
-
-_REQUESTS = (
-    Shape(
-        StartRequest,
-        1,
-        {
-            1: ("versions", _CODES),
-            2: ("cipher_suites", _CODES),
-            3: ("groups", _CODES),
-            4: ("server_name", text(MAX_NAME)),
-            5: ("peer_address", text(MAX_NAME)),
-            6: ("key_forms", members(KeyForm)),
-            7: ("resumption", FLAG),
-        },
-    ),
-    Shape(KeyShareRequest, 2, {1: ("group", _CODE)}),
-    Shape(
-        HandshakeSecretsRequest,
-        3,
-        {
-            1: ("cipher_suite", _CODE),
-            2: ("group", _CODE),
-            3: ("key_share", _SHARE),
-            4: ("transcript_hash", _HASH),
-        },
-    ),
-    Shape(SharedSecretRequest, 4, {1: ("group", _CODE), 2: ("key_share", _SHARE)}),
-    Shape(ClientKeyExchangeRequest, 5, {1: ("cipher_suite", _CODE), 2: ("parameters", blob(MAX_PARAMETERS))}),
-    Shape(
-        AuthenticateRequest,
-        6,
-        {
-            1: ("version", _CODE),
-            2: ("cipher_suite", _CODE),
-            3: ("chain", _CHAIN),
-            4: ("scheme", _CODE),
-            5: ("signature", blob(MAX_SIGNATURE)),
-            6: ("content", blob(MAX_PARAMETERS)),
-        },
-    ),
-    Shape(
-        ClientCertificateRequest,
-        7,
-        {1: ("version", _CODE), 2: ("schemes", _CODES), 3: ("authorities", _AUTHORITIES)},
-    ),
-    Shape(
-        ClientSignatureRequest,
-        8,
-        {1: ("version", _CODE), 2: ("content", blob(MAX_TOLD))},
-    ),
-    Shape(MasterSecretRequest, 9, {}),
-    Shape(
-        SessionKeysRequest,
-        10,
-        {
-            1: ("extended", FLAG),
-            2: ("seed", _HASH),
-            3: ("randoms", _HASH),
-            4: ("finished_hash", _HASH),
-        },
-    ),
-    Shape(ServerFinishedRequest, 11, {1: ("finished_hash", _HASH)}),
-)
-
-_RESPONSES = (
-    Shape(
-        StartResponse,
-        1,
-        {
-            1: ("versions", _CODES),
-            2: ("cipher_suites", _CODES),
-            3: ("groups", _CODES),
-            4: ("signature_schemes", _CODES),
-            5: ("key_share_group", _CODE),
-            6: ("key_share", _SHARE),
-            7: ("key_form", member(KeyForm)),
-        },
-    ),
-    Shape(KeyShareResponse, 2, {1: ("key_share", _SHARE)}),
-    Shape(HandshakeSecretsResponse, 3, {1: ("client_secret", _HASH), 2: ("server_secret", _HASH)}),
-    Shape(SharedSecretResponse, 4, {1: ("secret", _SHARE)}),
-    Shape(ClientKeyExchangeResponse, 5, {1: ("body", _SHARE)}),
-    Shape(
-        Verdict,
-        6,
-        {
-            1: ("authentic", FLAG),
-            2: ("allowed", FLAG),
-            3: ("identity", text(MAX_NAME + 8)),
-            4: ("reason", text(MAX_TEXT, cut=True)),
-            5: ("fault", member(Fault)),
-        },
-    ),
-    Shape(ClientCertificateResponse, 7, {1: ("certificates", _CERTIFICATES), 2: ("scheme", _CODE)}),
-    Shape(ClientSignatureResponse, 8, {1: ("signature", blob(MAX_SIGNATURE))}),
-    Shape(MasterSecretResponse, 9, {1: ("secret", _HASH)}),
-    Shape(
-        KeyBlockResponse,
-        10,
-        {1: ("key_block", blob(MAX_KEY_BLOCK)), 2: ("client_verify_data", _HASH)},
-    ),
-    Shape(ServerFinishedResponse, 11, {1: ("server_verify_data", _HASH)}),
-)
-
-_BY_CLASS = {shape.message: shape for shape in (*_REQUESTS, *_RESPONSES)}
-_REQUEST_BY_TYPE = {shape.type: shape for shape in _REQUESTS}
-_RESPONSE_BY_TYPE = {shape.type: shape for shape in _RESPONSES}
-_CLIENT_KEY_EXCHANGE = _BY_CLASS[ClientKeyExchangeRequest].type
-_VERDICT = _BY_CLASS[Verdict].type
-
-#: What may answer what: the response of the same type, and for TLS 1.2 keys either of the two forms of A7.
-_ANSWERS = {shape.message: {shape.type} for shape in _REQUESTS}
-_ANSWERS[SessionKeysRequest] = {9, 10}
-
-
-# --- what the receiver knows already ----------------------------------------------------------------------
-
-
-def _elide_request(encoded: dict[int, Any], request: Request, signed: bytes) -> None:
-    """Leave out of a ClientKeyExchangeRequest the parameters that `signed`, the content just verified, ends in."""
-    if isinstance(request, ClientKeyExchangeRequest) and request.parameters == signed[_RANDOMS:]:
-        encoded.pop(2, None)
-    elif isinstance(request, ClientKeyExchangeRequest):
-        encoded[2] = request.parameters
-
-
-def _restore_request(encoded: dict[int, Any], signed: bytes) -> None:
-    if encoded[TYPE] == _CLIENT_KEY_EXCHANGE:
-        encoded.setdefault(2, signed[_RANDOMS:])
-
-
-def _elide_response(encoded: dict[int, Any], response: Response, request: Request | None) -> None:
-    """Leave out of a StartResponse what is as it was offered, and of a Verdict that both results are good."""
-    if isinstance(response, StartResponse) and isinstance(request, StartRequest):
-        if response.versions == request.versions:
-            del encoded[1]
-        if response.cipher_suites == request.cipher_suites:
-            del encoded[2]
-    elif isinstance(response, Verdict) and response.accepted:
-        del encoded[1], encoded[2]
-
-
-def _restore_response(encoded: dict[int, Any], request: Request) -> None:
-    if isinstance(request, StartRequest):
-        encoded.setdefault(1, encode_codes(request.versions))
-        encoded.setdefault(2, encode_codes(request.cipher_suites))
-    elif encoded[TYPE] == _VERDICT and 1 not in encoded and 2 not in encoded:
-        encoded[1] = encoded[2] = True
-
-
 # --- terminal to delegate ---------------------------------------------------------------------------------
 
 
@@ -324,18 +98,16 @@ def encode_requests(token: bytes, requests: Iterable[Request], *, with_chain: bo
     """Write a message to the delegate.
 
     `token` is empty when the first request opens a session. A chain is written as its digest, or, `with_chain`,
-    in full. Without requests the message ends the session `token`.
+    in full; one without certificates always as it is. Without requests the message ends the session `token`.
     """
     message: list[Any] = [token] if token else []
-    signed = b""
+    judged: PeerAuthentication | None = None
     for request in requests:
-        encoded = _BY_CLASS[type(request)].encode(request)
-        if isinstance(request, AuthenticateRequest):
-            signed = request.content
-            if not with_chain:
-                encoded[3] = request.chain.digest
-        else:
-            _elide_request(encoded, request, signed)
+        encoded = _BY_CLASS[type(request)].encode(request, judged)
+        if isinstance(request, PeerAuthentication):
+            judged = request
+            if request.chain.certificates and not with_chain:
+                encoded[_CHAIN_KEYS[type(request)]] = request.chain.digest
         message.append(encoded)
     return dump_array(message)
 
@@ -361,19 +133,19 @@ def decode_requests(payload: bytes, chains: ChainCache) -> Message:
     items = _load(payload)
     token = _take_token(items)
     requests: list[Request] = []
-    signed = b""
+    judged: PeerAuthentication | None = None
     for item in items:
         shape = shape_of(item, _REQUEST_BY_TYPE)
-        named = item.get(3) if shape.message is AuthenticateRequest else None
+        key = _CHAIN_KEYS.get(shape.message)
+        named = item.get(key) if key is not None else None
         if type(named) is bytes and len(named) == _CHAIN_DIGEST:
             chain = chains.find(named)
             if chain is None:
                 return Message(token=token, requests=(), chain_wanted=True)
-            item[3] = chain
-        _restore_request(item, signed)
-        request = shape.decode(item)
-        if isinstance(request, AuthenticateRequest):
-            signed = request.content
+            item[key] = chain
+        request = shape.decode(item, judged)
+        if isinstance(request, PeerAuthentication):
+            judged = request
         requests.append(request)
     _check_opening(token, requests)
     return Message(token=token, requests=tuple(requests))
@@ -383,8 +155,8 @@ def _check_opening(token: bytes, requests: list[Request]) -> None:
     if not token and not requests:
         raise DecodeError("neither a session nor a request")
     for index, request in enumerate(requests):
-        if isinstance(request, StartRequest) != (index == 0 and not token):
-            raise DecodeError("a session is opened by one StartRequest, first in a message without a token")
+        if isinstance(request, Opening) != (index == 0 and not token):
+            raise DecodeError("a session is opened by one request, the first in a message without a token")
 
 
 # --- delegate to terminal ---------------------------------------------------------------------------------
@@ -394,9 +166,7 @@ def encode_responses(token: bytes, requests: Sequence[Request], responses: Seque
     """Write the answer to `requests`; `token` is the new session's, empty when the terminal sent it itself."""
     message: list[Any] = [token] if token else []
     for request, response in zip(requests, responses, strict=False):
-        encoded = _BY_CLASS[type(response)].encode(response)
-        _elide_response(encoded, response, request)
-        message.append(encoded)
+        message.append(_BY_CLASS[type(response)].encode(response, request))
     return dump_array(message)
 
 
@@ -424,7 +194,7 @@ class Answer:
 def decode_responses(payload: bytes, requests: Sequence[Request]) -> Answer:
     """Read the delegate's answer to `requests`.
 
-    There is one response for each request, fewer only after a verdict that is not accepted.
+    There is one response for each request, but none after one that `ends_batch`.
     Raises: DecodeError.
     """
     items = _load(payload)
@@ -440,10 +210,9 @@ def decode_responses(payload: bytes, requests: Sequence[Request]) -> Answer:
         shape = shape_of(item, _RESPONSE_BY_TYPE)
         if shape.type not in _ANSWERS[type(request)]:
             raise DecodeError(f"{shape.message.__name__} does not answer {type(request).__name__}")
-        _restore_response(item, request)
-        responses.append(shape.decode(item))
-    rejected = bool(responses) and isinstance(responses[-1], Verdict) and not responses[-1].accepted
-    if len(items) > len(requests) or (len(items) < len(requests) and not rejected):
+        responses.append(shape.decode(item, request))
+    ended = [response.ends_batch for response in responses]
+    if len(items) > len(requests) or any(ended[:-1]) or (len(items) < len(requests) and not any(ended)):
         raise DecodeError(f"{len(items)} responses to {len(requests)} requests")
     return Answer(token=token, responses=tuple(responses))
 

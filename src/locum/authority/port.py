@@ -17,7 +17,7 @@ class AuthoritySession(Protocol):
     def perform(self, requests: Sequence[Request]) -> tuple[Response, ...]:
         """Perform `requests` in order and return their responses.
 
-        A `Verdict` that is not accepted ends the batch; the responses then are a prefix.
+        A response that `ends_batch`, as a `Verdict` that is not accepted, is the last, and the session is over.
         Raises: OperationError (`Refused`, `Unavailable`, `TimedOut`), or PeerError or DecodeError when the peer's
         key exchange is at fault; the session is over then.
         """

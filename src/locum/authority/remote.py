@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from locum.authority.messages import Answer, decode_responses, encode_requests
 from locum.errors import DecodeError, LocumError, OperationError, Refused, Unavailable
-from locum.handshake import Request, Response, Verdict
+from locum.handshake import Request, Response
 
 #: The path on the delegate that all of this is posted to.
 PATH = "/kx"
@@ -98,8 +98,7 @@ class RemoteSession:
             raise self._ended(Unavailable("the delegate's answer is not of this session"))
         self._token = self._token or answer.token
         for response in answer.responses:
-            rejected = isinstance(response, Verdict) and not response.accepted
-            self._over = self._over or rejected or response.last
+            self._over = self._over or response.ends_batch or response.last
         return answer.responses
 
     def _ended(self, error: LocumError) -> LocumError:

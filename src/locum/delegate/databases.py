@@ -11,25 +11,38 @@ no new sessions are opened until the store answers again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
 from locum.authority import databases
 from locum.authority.client_identities import ClientIdentities
-from locum.authority.databases import Action, PinnedKey, PolicyRule, TrustMaterial
-from locum.authority.local import LocalAuthority, LocalOptions
+from locum.authority.databases import Action, PinnedKey, PolicyRule, PostquantumSecret, TrustMaterial
+from locum.authority.ike_secrets import PostquantumSecrets, SharedSecrets
+from locum.authority.local import IkeOptions, LocalAuthority, LocalOptions
 from locum.authority.port import AuthoritySession
 from locum.delegate.channels import Channels
 from locum.delegate.limits import RateLimiter, RateLimits
 from locum.errors import ConfigurationError, LocumError, Unavailable
 from locum.keys.file import FileKey
 from locum.store import Store
-from locum.store.records import AuthenticationKey, AuthenticationKeyKind, Identity, Policy, Snapshot, Terminal
+from locum.store.records import (
+    AuthenticationKey,
+    AuthenticationKeyKind,
+    Identity,
+    Policy,
+    SharedSecret,
+    SharedSecretKind,
+    Snapshot,
+    Terminal,
+)
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Seconds without a look at the store after which no new sessions are opened.
 STALE_SECONDS = 3600.0
@@ -60,11 +73,13 @@ class Databases:
         options: LocalOptions,
         channels: Channels,
         *,
+        ike_options: IkeOptions | None = None,
         now: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._options = options
+        self._ike_options = ike_options
         self._channels = channels
         self._now = now
         self._clock = clock
@@ -97,6 +112,8 @@ class Databases:
             live.authenticator = loaded.authority.authenticator
             live.policy = loaded.authority.policy
             live.identities = loaded.authority.identities
+            live.secrets = loaded.authority.secrets
+            live.ppks = loaded.authority.ppks
         self._generation = loaded.generation
         self._channels.use(loaded.terminals)
 
@@ -144,7 +161,7 @@ class Databases:
     def read(self) -> Loaded:
         """Read everything. Raises: LocumError when the store fails or holds what nobody can decide by.
 
-        An identity whose key cannot be used is left out, and the log says so.
+        An identity or a shared secret that cannot be used is left out, and the log says so.
         """
         # Two reads are two moments: the older generation of the two makes sure that a change between is seen.
         begun = self._clock()
@@ -164,7 +181,10 @@ class Databases:
             identities=tuple(
                 found for identity in snapshot.identities if (found := _identity(identity)) is not None
             ),
+            secrets=tuple(_usable(snapshot.shared_secrets, SharedSecretKind.PRE_SHARED_KEY, _pre_shared_key)),
+            ppks=tuple(_usable(snapshot.shared_secrets, SharedSecretKind.POST_QUANTUM, _post_quantum)),
             options=self._options,
+            ike_options=self._ike_options,
             now=self._now,
             refresh=self.look,
         )
@@ -203,4 +223,38 @@ def _identity(identity: Identity) -> databases.Identity | None:
         # Only the kind: the text of a library's error about a key is not ours to log.
         log.error("identity cannot be used", extra={"identity": identity.name, "kind": type(error).__name__})
         return None
+    return usable
+
+
+def _usable(
+    secrets: Iterable[SharedSecret], kind: SharedSecretKind, prepare: Callable[[SharedSecret], T]
+) -> Iterator[T]:
+    """The secrets of one kind; one that cannot be used is left out, with a line in the log."""
+    for secret in secrets:
+        if secret.kind is not kind:
+            continue
+        try:
+            yield prepare(secret)
+        except ConfigurationError as error:
+            log.error("shared secret cannot be used", extra={"secret": secret.id, "error": str(error)})
+
+
+def _pre_shared_key(secret: SharedSecret) -> databases.SharedSecret:
+    usable = databases.SharedSecret(
+        terminal=secret.terminal, peer=secret.peer, secret=secret.secret, local_identity=secret.local_identity
+    )
+    # By itself first, as with identities.
+    SharedSecrets((usable,))
+    return usable
+
+
+def _post_quantum(secret: SharedSecret) -> PostquantumSecret:
+    usable = PostquantumSecret(
+        identifier=secret.identifier,
+        secret=secret.secret,
+        terminal=secret.terminal,
+        peer=secret.peer,
+        required=secret.required,
+    )
+    PostquantumSecrets((usable,))
     return usable

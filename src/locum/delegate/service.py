@@ -81,10 +81,11 @@ class ServiceAnswer:
 
 @dataclass(slots=True)
 class Counters:
-    """What has happened since the start."""
+    """What has happened since the start: requests, and how handshakes and `further` key exchanges ended."""
 
     requests: int = 0
     completed: int = 0
+    further: int = 0
     rejected: int = 0
     failed: int = 0
     refused: int = 0
@@ -157,7 +158,7 @@ class DelegateService:
     def expire(self, *, now: float) -> None:
         """Wipe the sessions whose time is up."""
         for session in self.sessions.expired(now=now):
-            self._abandon(session, "not completed in time")
+            self._lose(session, "not completed in time", now=now)
 
     def suspend(self, suspended: bool) -> None:
         """Open no sessions while the databases are too old to decide by; those in flight may go on."""
@@ -172,7 +173,9 @@ class DelegateService:
         """Wipe every session that is left."""
         self.end_sessions()
         for session in self.sessions:
-            self._abandon(session, "the node was stopped")
+            self.sessions.end(session)
+            self.counters.failed += 1
+            self._journal.stopped(session)
 
     def _dispatch(self, terminal: str, owner: str, message: Message, *, now: float) -> ServiceAnswer:
         session = self.sessions.find(message.token, owner, now=now) if message.token else None
@@ -183,7 +186,7 @@ class DelegateService:
             return ServiceAnswer(Code.CHANGED, encode_chain_wanted())
         if not message.requests:
             assert session is not None
-            self._abandon(session, "given up by the terminal")
+            self._abandon(session, "given up by the terminal", now=now)
             return ServiceAnswer(Code.CHANGED, _NOTHING)
         if session is None:
             if self._closed:
@@ -192,38 +195,40 @@ class DelegateService:
             if session is None:
                 self._journal.refused(owner, "no room for another session", now=now)
                 return self._refusal(Code.SERVICE_UNAVAILABLE, _NO_ROOM)
-        return self._perform(session, message)
+        return self._perform(session, message, now=now)
 
     def _open(self, terminal: str, owner: str, first: Request, *, now: float) -> Session | None:
         room, oldest = self.sessions.room_for(owner)
         if oldest is not None:
-            self._abandon(oldest, "made room for a newer session of the same terminal")
+            self._lose(oldest, "made room for a newer session of the same terminal", now=now)
         if not room:
             return None
         session = self.sessions.open(owner, self._authority.open(terminal), now=now)
         if isinstance(first, Opening):
             session.peer = first.peer
+            session.further = first.further
+            session.uninvited = first.uninvited
         return session
 
-    def _perform(self, session: Session, message: Message) -> ServiceAnswer:
+    def _perform(self, session: Session, message: Message, *, now: float) -> ServiceAnswer:
         """Have the operations performed; whatever goes wrong costs this session and no other."""
         try:
             responses = session.authority.perform(message.requests)
             payload = encode_responses(b"" if message.token else session.token, message.requests, responses)
         except LocumError as error:
-            return self._fail(session, error)
+            return self._fail(session, error, now=now)
         except Exception as error:
             # A defect of ours must not take the delegate away from everybody else. The text of an unforeseen
             # error may quote a secret, so only its kind and place are logged.
             log.error("operation failed unexpectedly", extra=whereabouts(error) | {"terminal": session.terminal})
-            self._fail(session, Unavailable(f"unexpected {type(error).__name__}"))
+            self._fail(session, Unavailable(f"unexpected {type(error).__name__}"), now=now)
             return ServiceAnswer(Code.INTERNAL_SERVER_ERROR, _INTERNAL)
         self._chains.remember(message.requests, responses, terminal=session.terminal)
-        self._settle(session, responses)
+        self._settle(session, responses, now=now)
         return ServiceAnswer(Code.CHANGED, payload)
 
-    def _settle(self, session: Session, responses: Sequence[Response]) -> None:
-        """End the session when its peer was not accepted or its key has been handed over."""
+    def _settle(self, session: Session, responses: Sequence[Response], *, now: float) -> None:
+        """End the session when its peer was not accepted, has to begin anew, or its key has been handed over."""
         handed_over = False
         for response in responses:
             if isinstance(response, Verdict):
@@ -231,26 +236,37 @@ class DelegateService:
                 if not response.accepted:
                     self.sessions.end(session)
                     self.counters.rejected += 1
-                    self._journal.rejected(session)
+                    self._journal.rejected(session, now=now)
                     return
+            elif response.ends_batch:
+                self._abandon(session, "nothing can be made of the peer's offer; it has to begin anew", now=now)
+                return
             elif response.last:
                 handed_over = True
         if handed_over:
             self.sessions.end(session)
-            self.counters.completed += 1
+            if session.further:
+                self.counters.further += 1
+            else:
+                self.counters.completed += 1
             self._journal.completed(session)
 
-    def _fail(self, session: Session, error: LocumError) -> ServiceAnswer:
+    def _fail(self, session: Session, error: LocumError, *, now: float) -> ServiceAnswer:
         self.sessions.end(session)
         self.counters.failed += 1
-        self._journal.failed(session, error)
+        self._journal.failed(session, error, now=now)
         code = Code.SERVICE_UNAVAILABLE if isinstance(error, (Unavailable, TimedOut)) else Code.FORBIDDEN
         return ServiceAnswer(code, encode_error(error))
 
-    def _abandon(self, session: Session, why: str) -> None:
+    def _abandon(self, session: Session, why: str, *, now: float) -> None:
         self.sessions.end(session)
         self.counters.failed += 1
-        self._journal.abandoned(session, why)
+        self._journal.abandoned(session, why, now=now)
+
+    def _lose(self, session: Session, why: str, *, now: float) -> None:
+        self.sessions.end(session)
+        self.counters.failed += 1
+        self._journal.lost(session, why, now=now)
 
     def _refusal(self, code: Code, payload: bytes) -> ServiceAnswer:
         self.counters.refused += 1

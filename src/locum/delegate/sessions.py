@@ -30,13 +30,18 @@ class SessionLimits:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One handshake in flight. `authority` holds its secrets until it is closed."""
+    """One handshake in flight, or a `further` key exchange. `authority` holds its secrets until it is closed.
+
+    One that a stranger began is `uninvited`.
+    """
 
     token: bytes
     terminal: str
     authority: AuthoritySession = field(repr=False)
     expires: float
     peer: str = ""
+    further: bool = False
+    uninvited: bool = False
     verdict: Verdict | None = None
 
 

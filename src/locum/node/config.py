@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from locum.errors import ConfigurationError
+from locum.ike.algorithms import GROUPS as IKE_GROUPS
+from locum.ike.algorithms import Group
 from locum.names import COAP_PORT, DelegateAddress, HostPort
 from locum.tls.operations import KeyForm
 from locum.tls.registry import CIPHER_SUITES, NamedGroup, ProtocolVersion
@@ -27,6 +29,7 @@ ADDRESSES_LIMIT = 16
 _VERSIONS = {"1.2": ProtocolVersion.TLS_1_2, "1.3": ProtocolVersion.TLS_1_3}
 _KEY_FORMS = {"secret": KeyForm.SECRET, "keys": KeyForm.KEYS}
 _GROUPS = {group.name.lower(): group for group in NamedGroup}
+_IKE_GROUPS = {group.name: group for group in IKE_GROUPS.values()}
 _SUITES = {suite.name.lower(): suite.code for suite in CIPHER_SUITES.values()}
 
 
@@ -65,6 +68,7 @@ Versions = Annotated[
     tuple[ProtocolVersion, ...], BeforeValidator(lambda names: _chosen(names, _VERSIONS, "TLS versions"))
 ]
 Groups = Annotated[tuple[int, ...], BeforeValidator(lambda names: _chosen(names, _GROUPS, "groups"))]
+IkeGroups = Annotated[tuple[Group, ...], BeforeValidator(lambda names: _chosen(names, _IKE_GROUPS, "groups"))]
 CipherSuites = Annotated[tuple[int, ...], BeforeValidator(lambda names: _chosen(names, _SUITES, "cipher suites"))]
 KeyForms = Annotated[tuple[KeyForm, ...], BeforeValidator(lambda names: _chosen(names, _KEY_FORMS, "key forms"))]
 
@@ -118,6 +122,23 @@ class TlsSection(_Section):
     key_forms: KeyForms = ()
 
 
+class IkeSection(_Section):
+    """[ike]: what the delegate lets its terminals negotiate in both versions of IKE."""
+
+    #: Key exchanges, the preferred first, those of RFC 9370 among them; an empty list restricts nothing.
+    groups: IkeGroups = ()
+    #: SHA-1 with IKEv1, and RSA signatures over it with peers of IKEv2 that know nothing better.
+    legacy_sha1: bool = False
+    #: Sign with RSASSA-PSS where the peer knows RFC 7427; without it, with PKCS#1 v1.5.
+    rsa_pss: bool = True
+
+    @model_validator(mode="after")
+    def _can_begin(self) -> IkeSection:
+        if self.groups and all(group.additional_only for group in self.groups):
+            raise ValueError("groups must have one for the first key exchange, as x25519")
+        return self
+
+
 class LogSection(_Section):
     """[log]: how much is written to standard error, and in which form."""
 
@@ -131,6 +152,7 @@ class Configuration(_Section):
     node: NodeSection = NodeSection()
     delegate: DelegateSection = DelegateSection()
     tls: TlsSection = TlsSection()
+    ike: IkeSection = IkeSection()
     log: LogSection = LogSection()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop
 
-from locum.authority.local import LocalOptions
+from locum.authority.local import IkeOptions, LocalOptions
 from locum.delegate.audit import AuditWriter
 from locum.delegate.channels import Channels
 from locum.delegate.databases import Databases
@@ -31,10 +31,11 @@ from locum.delegate.service import DelegateService
 from locum.delegate.sessions import SessionLimits
 from locum.delegate.sockets import BoundSockets, bind
 from locum.errors import ConfigurationError
+from locum.ike import algorithms
 from locum.link.exchange import TransmissionParameters
 from locum.names import HostPort
 from locum.node import config, logs
-from locum.node.config import Configuration, TlsSection
+from locum.node.config import Configuration, IkeSection, TlsSection
 from locum.node.hardening import harden
 from locum.node.lock import DataLock
 from locum.store import Store, make_data_directory, open_node_store
@@ -52,6 +53,9 @@ DRAIN_LOOKS = 100
 REPORT_SECONDS = 60.0
 #: Allocations between two collections of the youngest objects: handshakes leave next to no cycles behind.
 GC_THRESHOLD = 50_000
+
+#: IKEv1 has no numbers for these.
+_IKE_2_ONLY = (algorithms.CURVE25519, algorithms.CURVE448)
 
 Announce = Callable[[HostPort], None]
 
@@ -78,7 +82,12 @@ class Node:
         self._listen = listen
         self._channels = Channels(store.terminals, clock=time.monotonic)
         self._databases = Databases(
-            store, _options(configuration.tls), self._channels, now=time.time, clock=time.monotonic
+            store,
+            _options(configuration.tls),
+            self._channels,
+            ike_options=_ike_options(configuration.ike),
+            now=time.time,
+            clock=time.monotonic,
         )
         self._audit: AuditWriter[AuditEntry] = AuditWriter(store.audit_many)
         self._service = DelegateService(
@@ -202,6 +211,20 @@ def _options(tls: TlsSection) -> LocalOptions:
         "key_forms": tls.key_forms,
     }
     return replace(LocalOptions(), **{name: codes for name, codes in chosen.items() if codes})
+
+
+def _ike_options(ike: IkeSection) -> IkeOptions:
+    """What the configuration allows. Raises: ConfigurationError for a group that nobody here can perform."""
+    options = IkeOptions(legacy_sha1=ike.legacy_sha1, rsa_pss=ike.rsa_pss)
+    policy, phase1 = options.policy, options.phase1
+    if ike.groups:
+        first = tuple(group for group in ike.groups if not group.additional_only)
+        # With any of them, or none, in every place: what the two ends both offer is performed.
+        policy = replace(policy, groups=first, additional=((*ike.groups, None),) * len(policy.additional))
+        phase1 = replace(phase1, groups=tuple(group for group in first if group not in _IKE_2_ONLY))
+    if ike.legacy_sha1:
+        phase1 = replace(phase1, prfs=(*phase1.prfs, algorithms.PRF_HMAC_SHA1))
+    return replace(options, policy=policy, phase1=phase1)
 
 
 def _log_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

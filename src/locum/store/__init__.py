@@ -1,4 +1,4 @@
-"""The databases of A5: terminals, authentication keys, policies, identities, cipher keys, audit log."""
+"""The databases of A5: terminals, all kinds of keys, policies, identities, shared secrets, audit log."""
 
 from locum.store.database import Store, make_data_directory, open_node_store
 from locum.store.records import (
@@ -10,10 +10,13 @@ from locum.store.records import (
     Identity,
     Outcome,
     Policy,
+    SharedSecret,
+    SharedSecretKind,
     Snapshot,
     Terminal,
 )
 from locum.store.sealing import NodeKey, load_node_key
+from locum.store.secrets import NewSecret
 from locum.store.trust import NewKey
 
 __all__ = [
@@ -24,9 +27,12 @@ __all__ = [
     "Channel",
     "Identity",
     "NewKey",
+    "NewSecret",
     "NodeKey",
     "Outcome",
     "Policy",
+    "SharedSecret",
+    "SharedSecretKind",
     "Snapshot",
     "Store",
     "Terminal",

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from locum.crypto.symmetric import AuthenticationFailed
 from locum.errors import ConfigurationError, Unavailable
-from locum.store import identities, policies, schema, trust
+from locum.store import identities, policies, schema, secrets, trust
 from locum.store.audit import AuditLog
 from locum.store.engine import (
     connect,
@@ -34,6 +34,7 @@ from locum.store.migration import current_revision, migrate
 from locum.store.policies import Policies
 from locum.store.records import AuditEntry, Snapshot
 from locum.store.sealing import NODE_KEY_FILE, NodeKey, Sealer, load_node_key
+from locum.store.secrets import SharedSecrets
 from locum.store.terminals import Terminals
 from locum.store.trust import AuthenticationKeys
 
@@ -57,6 +58,7 @@ class Store:
         self.trust = AuthenticationKeys(engine, sealer, now)
         self.policies = Policies(engine, sealer, now)
         self.identities = Identities(engine, sealer, now)
+        self.secrets = SharedSecrets(engine, sealer, now)
         self.audit = AuditLog(engine, sealer, now)
 
     @classmethod
@@ -103,6 +105,7 @@ class Store:
                 authentication_keys=trust.read_all(connection),
                 policies=policies.read_all(connection),
                 identities=identities.read_all(connection, self._sealer),
+                shared_secrets=secrets.read_all(connection, self._sealer),
             )
 
     def audit_many(self, entries: Iterable[AuditEntry]) -> None:

@@ -24,6 +24,13 @@ class Action(StrEnum):
     DENY = "deny"
 
 
+class SharedSecretKind(StrEnum):
+    """What a shared secret is for: to authenticate with in IKE, or to mix into the keys of IKEv2 (RFC 8784)."""
+
+    PRE_SHARED_KEY = "psk"
+    POST_QUANTUM = "ppk"
+
+
 class Outcome(StrEnum):
     """How something that is audited ended."""
 
@@ -102,6 +109,25 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSecret:
+    """A secret that `terminal` shares with `peer`, an identity such as ``dns:NAME`` or ``*``.
+
+    A pre-shared key may have a `local_identity`, who the terminal is towards the peer. A post-quantum one has an
+    `identifier`, by which both ends know it, and may be `required`.
+    """
+
+    id: int
+    kind: SharedSecretKind
+    terminal: str
+    peer: str
+    identifier: str
+    local_identity: str
+    required: bool
+    secret: bytes = field(repr=False)
+    added: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
     """One line of the audit log: who did what to whom, and how it ended. Texts that are too long are cut."""
 
@@ -121,3 +147,4 @@ class Snapshot:
     authentication_keys: tuple[AuthenticationKey, ...]
     policies: tuple[Policy, ...]
     identities: tuple[Identity, ...]
+    shared_secrets: tuple[SharedSecret, ...]

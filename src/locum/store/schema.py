@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 #: The newest migration. A database that is here already is opened without loading Alembic.
-HEAD = "0001"
+HEAD = "0002"
 
 #: The only row of `meta`.
 META_ID = 1
@@ -41,6 +41,8 @@ metadata = MetaData(
 
 # SQLite numbers rows by itself only in a column declared as INTEGER.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
+# A peer pattern. SQLite heeds no length, so its columns were left as they were first made.
+_Pattern = String(1024).with_variant(String(260), "sqlite")
 
 
 def _id() -> Column[int]:
@@ -99,7 +101,7 @@ authentication_keys = Table(
     _id(),
     Column("kind", String(8), nullable=False),
     Column("name", String(256), nullable=False),
-    Column("peer", String(260), nullable=False),
+    Column("peer", _Pattern, nullable=False),
     Column("der", LargeBinary, nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("added", Float(53), nullable=False),
@@ -123,7 +125,7 @@ policies = Table(
     metadata,
     _id(),
     Column("terminal_id", _Id, ForeignKey("terminals.id", ondelete="CASCADE")),
-    Column("peer", String(260), nullable=False),
+    Column("peer", _Pattern, nullable=False),
     Column("action", String(8), nullable=False),
     Column("added", Float(53), nullable=False),
     CheckConstraint("action IN ('allow', 'deny')", name="action"),
@@ -136,7 +138,7 @@ identities = Table(
     metadata,
     _id(),
     Column("name", String(64), nullable=False, unique=True),
-    Column("peer", String(260), nullable=False),
+    Column("peer", _Pattern, nullable=False),
     Column("chain_pem", Text, nullable=False),
     Column("sealed_private_key", LargeBinary, nullable=False),
     Column("all_terminals", Boolean, nullable=False),
@@ -152,6 +154,25 @@ identity_terminals = Table(
     Column("terminal_id", _Id, ForeignKey("terminals.id", ondelete="CASCADE"), primary_key=True),
 )
 Index("ix_identity_terminals_terminal_id", identity_terminals.c.terminal_id)
+
+#: Pre-shared keys and post-quantum pre-shared keys; `identifier` is the latter's, `peer` an identity or ``*``.
+shared_secrets = Table(
+    "shared_secrets",
+    metadata,
+    _id(),
+    Column("kind", String(8), nullable=False),
+    Column("terminal_id", _Id, ForeignKey("terminals.id", ondelete="CASCADE"), nullable=False),
+    Column("peer", _Pattern, nullable=False),
+    Column("identifier", String(255), nullable=False),
+    Column("local_identity", _Pattern, nullable=False),
+    Column("required", Boolean, nullable=False),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("added", Float(53), nullable=False),
+    CheckConstraint("kind IN ('psk', 'ppk')", name="kind"),
+    CheckConstraint("(kind = 'ppk') = (identifier <> '')", name="identifier"),
+    sqlite_autoincrement=True,
+)
+Index("ix_shared_secrets_terminal_id", shared_secrets.c.terminal_id)
 
 #: Append-only: triggers refuse to change or delete a row.
 audit = Table(

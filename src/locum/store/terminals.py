@@ -72,7 +72,7 @@ class Terminals(Area):
                 "--replace gives it a new key, and ends the old one"
             )
         if found is not None:
-            # The number stays, and with it the terminal's policies and identities.
+            # The number stays, and with it the terminal's policies, identities and shared secrets.
             connection.execute(
                 update(table).where(table.c.id == found).values(kid=channel.kid, created=change.time, enabled=True)
             )
@@ -180,7 +180,7 @@ class Terminals(Area):
         return changed
 
     def remove(self, name: str, *, actor: str) -> None:
-        """Remove a terminal, its key, its policy rules, and its place in identities.
+        """Remove a terminal, its key, its policy rules, its shared secrets, and its place in identities.
 
         Raises ConfigurationError when there is no terminal of this name.
         """

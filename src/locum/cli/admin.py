@@ -14,10 +14,11 @@ from locum.cli.identity import app as identity_app
 from locum.cli.options import DEFAULT_DATA, ConfigOption, DataOption, JsonOption, actor, new_app, open_store
 from locum.cli.output import moment, print_list, say
 from locum.cli.policy import app as policy_app
+from locum.cli.secret import app as secret_app
 from locum.cli.trust import app as trust_app
 from locum.store.audit import READ_LIMIT
 
-__all__ = ["audit_app", "enroll_app", "identity_app", "policy_app", "terminals_app", "trust_app"]
+__all__ = ["audit_app", "enroll_app", "identity_app", "policy_app", "secret_app", "terminals_app", "trust_app"]
 
 #: Entries that `locum audit list` shows unless told otherwise.
 DEFAULT_LIMIT = 50
@@ -51,7 +52,7 @@ def list_terminals(
 
 @terminals_app.command("remove")
 def remove_terminal(name: NameArgument, data: DataOption = DEFAULT_DATA, config_file: ConfigOption = None) -> None:
-    """Remove a terminal with its channel key and its policy rules."""
+    """Remove a terminal with its channel key, its policy rules and its shared secrets."""
     with open_store(data, config_file, create=False) as store:
         store.terminals.remove(name, actor=actor())
     say(f"removed terminal {name}")

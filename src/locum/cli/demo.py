@@ -1,48 +1,113 @@
-"""`locum demo`: the main job on real servers, in a directory that goes away afterwards."""
+"""`locum demo`: the main job on real, unmodified peers, in a directory that goes away afterwards."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+if TYPE_CHECKING:
+    from locum.demo.ladder import Ladder
 
 #: Columns where the output is no terminal and so has no width of its own.
 PLAIN_WIDTH = 140
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+EveryStepOption = Annotated[
+    bool, typer.Option("--every-step", help="Draw every connection step by step, not only one of each way.")
+]
+KeepOption = Annotated[
+    Path | None,
+    typer.Option("--keep", metavar="DIR", help="Run in this directory, which must be empty, and keep it."),
+]
+
+
+@app.callback()
+def demo(context: typer.Context, every_step: EveryStepOption = False, keep: KeepOption = None) -> int | None:
+    """Show the main job: a terminal reaches real, unmodified peers through a delegate.
+
+    Without a command all of it is shown: TLS, and IKE where network namespaces and strongSwan can be had. Exit
+    status 0 when all of what was shown worked.
+    """
+    if context.invoked_subcommand is not None:
+        return None
+
+    def both(directory: Path, ladder: Ladder) -> bool:
+        from locum.demo.ike import IkeDemo, why_left_out
+        from locum.demo.scenario import Demo
+
+        for name in ("tls", "ike"):
+            (directory / name).mkdir()
+        worked = Demo(directory / "tls", ladder, every_step=every_step).run()
+        ike = IkeDemo(directory / "ike", ladder)
+        ladder.title("The same for IPsec: IKE with strongSwan")
+        ike.install_missing()
+        if reason := why_left_out():
+            ladder.note(f"left out: {reason}", style="yellow")
+            return worked
+        return ike.run() and worked
+
+    return _run(both, keep)
 
 
 @app.command()
-def demo(
-    every_step: Annotated[
-        bool, typer.Option("--every-step", help="Draw every connection step by step, not only one of each way.")
-    ] = False,
-    keep: Annotated[
-        Path | None, typer.Option("--keep", help="Run in this directory, which must be empty, and keep it.")
-    ] = None,
-) -> int:
-    """Show the main job: a terminal fetches pages from real, unmodified TLS servers through a delegate.
+def tls(every_step: EveryStepOption = False, keep: KeepOption = None) -> int:
+    """Fetch pages from openssl s_server, nginx and an OpenSSL 4 server on loopback, from each in six ways."""
 
-    Starts a node, enrols a terminal, starts openssl s_server, nginx and an OpenSSL 4 server on loopback, and
-    fetches a page from each in six ways. Exit status 0 when all of it worked.
-    """
+    def run(directory: Path, ladder: Ladder) -> bool:
+        from locum.demo.scenario import Demo
+
+        return Demo(directory, ladder, every_step=every_step).run()
+
+    return _run(run, keep)
+
+
+@app.command()
+def ike(keep: KeepOption = None) -> int:
+    """Have IPsec tunnels with strongSwan, made by IKEv1 and IKEv2, in network namespaces. Needs root."""
+
+    def run(directory: Path, ladder: Ladder) -> bool:
+        from locum.demo.ike import IkeDemo
+
+        return IkeDemo(directory, ladder).run()
+
+    return _run(run, keep)
+
+
+def _run(show: Callable[[Path, Ladder], bool], keep: Path | None) -> int:
+    """Have something shown in a directory; returns the exit status."""
+    from rich.console import Console
+
     from locum.demo.ladder import Ladder
-    from locum.demo.scenario import Demo
-    from locum.errors import ConfigurationError
 
     # A terminal that cannot show a line of the drawing gets a question mark, not a traceback.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    ladder = Ladder(console)
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        if any(keep.iterdir()):
-            raise ConfigurationError(f"{keep} is not empty")
-        return 0 if Demo(keep.resolve(), ladder, every_step=every_step).run() else 1
-    with tempfile.TemporaryDirectory(prefix="locum-demo-") as directory:
-        return 0 if Demo(Path(directory), ladder, every_step=every_step).run() else 1
+    with _directory(keep) as directory:
+        return 0 if show(directory, Ladder(console)) else 1
+
+
+@contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    """The directory `keep`, made where it is missing, or one that goes away. Raises: ConfigurationError."""
+    from locum.errors import ConfigurationError
+
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="locum-demo-") as directory:
+            yield Path(directory)
+        return
+    keep.mkdir(parents=True, exist_ok=True)
+    if any(keep.iterdir()):
+        raise ConfigurationError(f"{keep} is not empty")
+    yield keep.resolve()

@@ -242,8 +242,14 @@ def _warn_unfit(chain: list[x509.Certificate]) -> None:
         purposes = chain[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return
-    if not {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(purposes):
-        warn(f"{chain[0].subject.rfc4514_string()} is not meant for clients (extendedKeyUsage)")
+    useful = {
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+        ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+        ExtendedKeyUsageOID.IPSEC_IKE,
+    }
+    if not useful & set(purposes):
+        subject = chain[0].subject.rfc4514_string()
+        warn(f"{subject} is meant neither for TLS clients nor for IPsec (extendedKeyUsage)")
 
 
 def _pem(chain: list[x509.Certificate]) -> str:

@@ -40,8 +40,9 @@ COMMANDS = {
         Command("trust", "locum.cli.admin", "trust_app", "Trust anchors, pinned keys and CRLs that verify peers."),
         Command("policy", "locum.cli.admin", "policy_app", "Which terminals may talk to which peers."),
         Command("identity", "locum.cli.admin", "identity_app", "Client certificates used for terminals."),
+        Command("secret", "locum.cli.admin", "secret_app", "Secrets that terminals share with peers of IKE."),
         Command("audit", "locum.cli.admin", "audit_app", "Read the audit log."),
-        Command("terminal", "locum.cli.terminal", "app", "Talk TLS to a peer through a delegate."),
+        Command("terminal", "locum.cli.terminal", "app", "Talk TLS or IPsec to a peer through a delegate."),
     )
 }
 
@@ -112,7 +113,7 @@ def help_text() -> str:
         (
             "Usage: locum COMMAND [OPTIONS]",
             "",
-            "The stand-in for key exchange: a delegate does the public-key work of TLS for terminals that cannot.",
+            "The stand-in for key exchange: a delegate does the public-key work of TLS and IKE for those that cannot.",
             "",
             "Commands:",
             *lines,

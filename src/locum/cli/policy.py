@@ -35,7 +35,8 @@ def add_policy(
         typer.Option(
             "--peer",
             metavar="PATTERN",
-            help="dns:NAME, dns:*.example.com (one label), ip:ADDRESS, ip:NETWORK, pin:NAME, or '*'.",
+            help="dns:NAME, dns:*.example.com (one label), ip:ADDRESS, ip:NETWORK, email:A@B, email:*@B, dn:NAME, "
+            "keyid:HEX, pin:NAME, or '*'.",
         ),
     ],
     action: Annotated[Action, typer.Option("--action", help="What to do with a peer that matches.")],

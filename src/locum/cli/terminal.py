@@ -1,4 +1,4 @@
-"""`locum terminal`: talk TLS to a peer through a delegate, by hand or for another program.
+"""`locum terminal`: talk TLS or IPsec to a peer through a delegate, by hand or for another program.
 
 Imports no database, no X.509 and no public-key code: a device without them runs this.
 """
@@ -9,7 +9,6 @@ import contextlib
 import os
 import select
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,15 +17,16 @@ from typing import Annotated
 import typer
 
 from locum.cli.output import note, warn
+from locum.cli.steps import show_step
+from locum.cli.terminal_ipsec import ipsec
 from locum.errors import ConfigurationError, DecodeError, LocumError, Misbehaved, Unavailable
 from locum.files import NoSuchFile, read_private, write_private
 from locum.names import HostPort
 from locum.terminal.blocking import connect_tls_blocking
 from locum.terminal.channel import CONNECT_TIMEOUT
 from locum.terminal.options import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, TlsOptions
-from locum.terminal.steps import Observer, TerminalStep, ignore, version_name
+from locum.terminal.steps import Observer, ignore, version_name
 from locum.terminal.tls_socket import SocketTimedOut, TlsSocket
-from locum.text import printable
 from locum.tls.registry import CIPHER_SUITES, NamedGroup, ProtocolVersion, group_name
 from locum.tls.session import SessionInfo, SessionTicket
 
@@ -46,11 +46,12 @@ _TICKET = "ticket file"
 _VERSIONS = {"1.2": (ProtocolVersion.TLS_1_2,), "1.3": (ProtocolVersion.TLS_1_3,)}
 
 app = typer.Typer(
-    help="Talk TLS to a peer through a delegate.",
+    help="Talk TLS or IPsec to a peer through a delegate.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
+app.command()(ipsec)
 
 CredentialOption = Annotated[
     Path, typer.Option("--credential", metavar="FILE", help="The credential file from `locum enroll terminal`.")
@@ -71,7 +72,7 @@ SuitesOption = Annotated[
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="For connecting, handshake included.")
 ]
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show every step on standard error.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show every step on standard error.")]
 
 
 @app.command()
@@ -100,7 +101,7 @@ def tls(
     if resume is not None:
         options["ticket"] = _read_ticket(resume)
         options["on_ticket"] = lambda ticket: _keep_ticket(resume, ticket)
-    observer: Observer = _show_step if verbose else ignore
+    observer: Observer = show_step if verbose else ignore
     with connect_tls_blocking(
         peer.host, peer.port, credential=credential, observer=observer, **options
     ) as session:
@@ -150,7 +151,7 @@ def proxy(
         idle_timeout=idle_timeout,
         allow_remote=allow_remote,
     )
-    run_proxy(options, credential, _show_step if verbose else ignore)
+    run_proxy(options, credential, show_step if verbose else ignore)
 
 
 def tls_options(
@@ -224,15 +225,6 @@ def _describe(session: SessionInfo) -> str:
         words.append(f"ALPN {session.alpn}")
     words += ["client certificate"] * session.client_authenticated + ["resumed"] * session.resumed
     return ", ".join(words)
-
-
-def _show_step(step: TerminalStep) -> None:
-    line = f"{step.actor:<8}  {step.operation:<13}  {printable(step.detail)}"
-    if step.bytes_out or step.bytes_in:
-        line += f"  ({step.bytes_out} bytes out, {step.bytes_in} in)"
-    if step.seconds:
-        line += f"  {step.seconds * 1000:.1f} ms"
-    print(line, file=sys.stderr)  # noqa: T201
 
 
 # --- standard input and output ------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""System A, the device: drives TLS with a delegate's answers and contains no public-key code.
+"""System A, the device: drives TLS and IKE with a delegate's answers and contains no public-key code.
 
-`connect_tls` and `Terminal` are for asyncio, `connect_tls_blocking` and `BlockingTerminal` for everybody else.
+`connect_tls`, `Terminal` and `IpsecTerminal` are for asyncio, `connect_tls_blocking` and `BlockingTerminal` for
+everybody else.
 What is not used is not loaded.
 """
 
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from locum.terminal.blocking import BlockingTerminal, connect_tls_blocking
     from locum.terminal.credential import TerminalCredential, load_credential
     from locum.terminal.flow import Malfunction
+    from locum.terminal.ipsec import IpsecTerminal
     from locum.terminal.steps import TerminalStep
     from locum.terminal.tls_socket import TlsSocket
 
 __all__ = [
     "BlockingTerminal",
+    "IpsecTerminal",
     "Malfunction",
     "Terminal",
     "TerminalCredential",
@@ -31,6 +34,7 @@ __all__ = [
 
 _HOMES = {
     "BlockingTerminal": "blocking",
+    "IpsecTerminal": "ipsec",
     "Malfunction": "flow",
     "Terminal": "aio",
     "TerminalCredential": "credential",

@@ -17,7 +17,6 @@ from locum.terminal.aio_transport import PeerProtocol, TlsTransport
 from locum.terminal.channel import CONNECT_TIMEOUT
 from locum.terminal.connecting import (
     AskDelegate,
-    Device,
     Dial,
     EnterChannel,
     HangUp,
@@ -28,7 +27,8 @@ from locum.terminal.connecting import (
     unreachable,
 )
 from locum.terminal.credential import TerminalCredential
-from locum.terminal.negotiation import Authority, Established, SessionKeys
+from locum.terminal.device import Authority, Device
+from locum.terminal.negotiation import Established, SessionKeys
 from locum.terminal.options import TlsOptions
 from locum.terminal.steps import Observer
 

@@ -11,6 +11,7 @@ from typing import cast
 
 from locum.errors import LocumError
 from locum.link.coap import Framing
+from locum.names import DelegateAddress
 from locum.terminal.channel import MAXIMUM_HANDSHAKES, Answer, Channel, DelegateFailed, crowded, late
 from locum.terminal.credential import DelegateCredential
 
@@ -30,6 +31,11 @@ class AsyncChannel:
     def name(self) -> str:
         """The delegate's address."""
         return self._channel.name
+
+    @property
+    def address(self) -> DelegateAddress:
+        """Where the delegate answers."""
+        return self._channel.delegate.address
 
     @property
     def secure_path(self) -> bool:

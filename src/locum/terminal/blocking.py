@@ -17,7 +17,6 @@ from locum.terminal.blocking_channel import BlockingChannel
 from locum.terminal.channel import CONNECT_TIMEOUT
 from locum.terminal.connecting import (
     AskDelegate,
-    Device,
     Dial,
     EnterChannel,
     HangUp,
@@ -28,7 +27,8 @@ from locum.terminal.connecting import (
     unreachable,
 )
 from locum.terminal.credential import TerminalCredential
-from locum.terminal.negotiation import Authority, Established, SessionKeys
+from locum.terminal.device import Authority, Device
+from locum.terminal.negotiation import Established, SessionKeys
 from locum.terminal.options import TlsOptions
 from locum.terminal.steps import Observer
 from locum.terminal.tls_socket import READ_BUFFER, TlsSocket

@@ -36,6 +36,11 @@ HOLD_DOWN = 30.0
 #: Times that a handshake is begun anew, with another delegate, after the peer has been sent a ClientHello.
 MAXIMUM_RESTARTS = 1
 
+#: Seconds before a delegate that wants fewer requests is asked again; doubled each time, and spread at random
+#: between half and all of it, so that many handshakes of one terminal do not come back together.
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 4.0
+
 #: What an authority in the terminal's own process is called where a delegate's address would stand.
 IN_PROCESS = "in-process"
 
@@ -48,11 +53,12 @@ LOOPBACK_DATAGRAM = 16_384
 
 
 class DelegateFailed(Unavailable):
-    """This delegate did not do its part; another one may (A12)."""
+    """This delegate did not do its part; another one may (A12). `refused` when it would do so again."""
 
     def __init__(self, delegate: str, reason: LocumError | OSError | str) -> None:
         super().__init__(f"delegate {delegate}: {_reason(reason)}")
         self.delegate = delegate
+        self.refused = isinstance(reason, Refused)
 
 
 def what_failed(error: OSError) -> str:

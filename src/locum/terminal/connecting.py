@@ -10,19 +10,24 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from locum.authority.remote import RemoteSession
-from locum.errors import ConfigurationError, LocumError, Unavailable
+from locum.errors import LocumError, Unavailable
 from locum.link.coap import Code
-from locum.terminal.channel import IN_PROCESS, Answer, Attempts, DelegateFailed, Delegates, what_failed
-from locum.terminal.cipher_keys import CipherKeyDatabase
-from locum.terminal.credential import DelegateCredential, TerminalCredential, load_credential
+from locum.terminal.channel import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Answer,
+    Attempts,
+    DelegateFailed,
+    what_failed,
+)
+from locum.terminal.device import C, Device
 from locum.terminal.flow import Flow
-from locum.terminal.negotiation import Authority, Established, Negotiation, SessionKeys, Wants
+from locum.terminal.negotiation import Established, Negotiation, Wants
 from locum.terminal.options import TlsOptions, configuration
-from locum.terminal.steps import Actor, Observer, StepName, TerminalStep, ignore
+from locum.terminal.steps import Actor, Observer, StepName, TerminalStep
 from locum.tls.connection import ClientConnection
 
 
@@ -79,81 +84,6 @@ class Pause:
 
 
 Step = Dial | HangUp | SendToPeer | ReadFromPeer | EnterChannel | AskDelegate | Pause
-
-#: Seconds before a delegate that wants fewer requests is asked again; doubled each time, and spread at random
-#: between half and all of it, so that many handshakes of one terminal do not come back together.
-FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 4.0
-
-
-class ChannelDriver(Protocol):
-    """What connecting itself needs of a channel, beside the steps `EnterChannel` and `AskDelegate`."""
-
-    @property
-    def name(self) -> str:
-        """The delegate's address."""
-        ...
-
-    @property
-    def secure_path(self) -> bool:
-        """True when messages to this delegate are plain (A4)."""
-        ...
-
-    def leave(self) -> None:
-        """A handshake that had entered is over."""
-        ...
-
-    def tell(self, payload: bytes) -> None:
-        """Send a message whose answer does not matter, at once or not at all."""
-        ...
-
-    def close(self) -> None:
-        """Close the socket."""
-        ...
-
-
-C = TypeVar("C", bound=ChannelDriver)
-
-
-class Device(Generic[C]):
-    """A terminal with its cipher-key database and one channel per delegate, whichever driver they are of."""
-
-    def __init__(
-        self,
-        credential: TerminalCredential | Path | str | None,
-        *,
-        authority: Authority | None,
-        observer: Observer | None,
-        channel: Callable[[DelegateCredential, str], C],
-    ) -> None:
-        """`channel` makes the driver's channel from a delegate's part of the credential and the terminal's name.
-
-        Raises: ConfigurationError for a credential that cannot be used, and unless there is exactly one of
-        credential and authority.
-        """
-        if (credential is None) == (authority is None):
-            raise ConfigurationError("a terminal needs either a credential or an authority in its own process")
-        self.name = IN_PROCESS
-        self.authority = authority
-        self.observer = observer or ignore
-        #: The cipher-key database of fig 2.
-        self.keys: SessionKeys = CipherKeyDatabase()
-        self.channels: dict[str, C] = {}
-        if credential is not None:
-            loaded = (
-                credential if isinstance(credential, TerminalCredential) else load_credential(Path(credential))
-            )
-            self.name = loaded.name
-            for delegate in loaded.delegates:
-                driver = channel(delegate, loaded.name)
-                self.channels[driver.name] = driver
-        self.delegates = Delegates(tuple(self.channels) or (IN_PROCESS,))
-
-    def close(self) -> None:
-        """Close the channels and wipe their keys. Sessions live on."""
-        for name, channel in self.channels.items():
-            channel.close()
-            self.keys.drop_channel_key(name)
 
 
 def connecting(

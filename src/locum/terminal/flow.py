@@ -1,11 +1,14 @@
-"""The terminal's flow of figs 4 and 5, as a monitor over the operations that a handshake asks for (A1, A2).
+"""The terminal's flow of figs 4 and 5, as a monitor over the operations that a key exchange asks for (A1, A2, A8).
 
-Never knows how TLS works: it sees operations and answers go by, in the order of the figures or not.
+Never knows how TLS or IKE works: it sees operations and answers go by, in the order of the figures or not.
 
 The boxes: secure path? (S1), else set the channel key (S2); start (S3, S4); then, until all information is
 there (S12), key generation (S5 to S7) or authentication (S8 to S11); key request (S13, S14); derive the session
 key or take it (S15, S16); store it (S17). Where neither is needed and something is missing: malfunction (S18).
 A peer that is not authentic or not allowed: error handling (S19), and no key is set.
+
+An IKE SA goes this way once. Every further key exchange under it goes it again and shorter: the peer is proven by
+the SA, so after key generation all information is there, and the key is derived from it.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from enum import Enum, auto
 
 from locum.errors import LocumError, OperationError
 from locum.handshake import Opening, Operation, PeerAuthentication, Request, Response, Verdict
+from locum.ike.operations import SaKeysRequest
 from locum.terminal.cipher_keys import CipherKeyDatabase, Holder, KeyOrigin, SessionKey
 from locum.terminal.steps import OPERATION_NAMES, Actor, Cost, Observer, StepName, TerminalStep, describe, ignore
 from locum.tls.operations import KeyBlockResponse
 
-#: Operations that one handshake may ask for; HelloRetryRequest and a client certificate together need 8.
-MAXIMUM_OPERATIONS = 16
+#: Operations that one handshake may ask for. TLS with HelloRetryRequest and a client certificate needs 8, IKEv2
+#: with INVALID_KE_PAYLOAD and seven additional key exchanges 21.
+MAXIMUM_OPERATIONS = 24
 
 
 class Malfunction(OperationError):
@@ -49,10 +54,12 @@ class Flow:
         self.stage = Stage.PATH
         self._peer = peer
         self._observer = observer
+        #: Nobody needs words that nobody hears.
+        self._observed = observer is not ignore
         self._asked = 0
         self._key_generated = False
         self._authenticated = False
-        self._resumption_offered = False
+        self._without_authentication = False
         self._origin = KeyOrigin.DERIVED
 
     def path(self, delegate: str, *, secure: bool, keys: CipherKeyDatabase[Holder]) -> None:
@@ -83,7 +90,7 @@ class Flow:
         operation = request.operation
         match self.stage, operation:
             case Stage.START, Operation.START:
-                self._resumption_offered = isinstance(request, Opening) and request.without_authentication
+                self._without_authentication = isinstance(request, Opening) and request.without_authentication
                 self.stage = Stage.EXCHANGE
             case Stage.EXCHANGE, Operation.GENERATE_KEY:
                 self._key_generated = True
@@ -110,37 +117,40 @@ class Flow:
         """Check the answers to what was asked last; `cost` is that of the whole message and its answer."""
         if len(responses) > len(requests):
             self._malfunction(f"{len(responses)} answers to {len(requests)} operations")
-        rejected = False
+        ended = False
         for request, response in zip(requests, responses, strict=False):
-            if rejected:
-                self._malfunction("an answer follows the rejection of the peer")
-            self._observer(
-                TerminalStep(
-                    actor=Actor.DELEGATE,
-                    operation=OPERATION_NAMES[request.operation],
-                    detail=describe(request, response),
-                    bytes_out=cost.bytes_out,
-                    bytes_in=cost.bytes_in,
-                    seconds=cost.seconds,
-                )
-            )
-            cost = Cost()
-            rejected = self._judge(request, response)
-        if rejected:
+            if ended:
+                self._malfunction("an answer follows the rejection of the peer or of its group")
+            if self._observed:
+                self._tell_answer(request, response, cost)
+                cost = Cost()
+            self._judge(request, response)
+            ended = response.ends_batch
+        if ended:
             self.stage = Stage.FAILED
         elif len(responses) < len(requests):
             self._malfunction(f"{len(responses)} answers to {len(requests)} operations")
 
-    def _judge(self, request: Request, response: Response) -> bool:
-        """S11 for a verdict, S15 for a key response; True when the peer was rejected."""
+    def _tell_answer(self, request: Request, response: Response, cost: Cost) -> None:
+        self._observer(
+            TerminalStep(
+                actor=Actor.DELEGATE,
+                operation=OPERATION_NAMES[request.operation],
+                detail=describe(request, response),
+                bytes_out=cost.bytes_out,
+                bytes_in=cost.bytes_in,
+                seconds=cost.seconds,
+            )
+        )
+
+    def _judge(self, request: Request, response: Response) -> None:
+        """S11 for a verdict, S15 for a key response."""
         if isinstance(request, PeerAuthentication) != isinstance(response, Verdict):
             self._malfunction("a verdict is the answer to an authentication, and to nothing else")
         if isinstance(response, Verdict):
             self._authenticated = response.accepted
-            return not response.accepted
-        if isinstance(response, KeyBlockResponse):
+        if isinstance(response, KeyBlockResponse) or _takes_keys(request):
             self._origin = KeyOrigin.TAKEN
-        return False
 
     def complete(
         self, holder: Holder, *, keys: CipherKeyDatabase[Holder], resumed: bool, now: float
@@ -150,7 +160,7 @@ class Flow:
         A resumed session has all its information from the start: its key comes from the one before it.
         """
         if resumed:
-            if self.stage is not Stage.EXCHANGE or not self._resumption_offered:
+            if self.stage is not Stage.EXCHANGE or not self._without_authentication:
                 self._malfunction("a session was resumed that was not offered")
         elif self.stage is not Stage.KEY:
             self._malfunction("the handshake ended without a key from the delegate")
@@ -165,6 +175,16 @@ class Flow:
         self._tell(StepName.STORE_KEY, f"session key for {self._peer}, in the cipher-key database")
         return entry
 
+    def derived(self, what: str) -> None:
+        """S16 of a further key exchange: the terminal makes the keys of `what` itself (A9).
+
+        The SA that protects the exchange has proven the peer; nothing but the shared secret was missing.
+        """
+        if self.stage is not Stage.EXCHANGE or not self._without_authentication or not self._key_generated:
+            self._malfunction("a further key exchange ended without its shared secret")
+        self.stage = Stage.COMPLETE
+        self._tell(StepName.DERIVE_KEY, what)
+
     def failed(self, error: LocumError) -> None:
         """S19: the handshake is over and no key is set."""
         self.stage = Stage.FAILED
@@ -176,4 +196,10 @@ class Flow:
         raise Malfunction(f"malfunction in the key exchange with {self._peer}: {what}")
 
     def _tell(self, operation: StepName, detail: str) -> None:
-        self._observer(TerminalStep(actor=Actor.TERMINAL, operation=operation, detail=detail))
+        if self._observed:
+            self._observer(TerminalStep(actor=Actor.TERMINAL, operation=operation, detail=detail))
+
+
+def _takes_keys(request: Request) -> bool:
+    """True when the delegate derives the keys of the traffic itself (A7)."""
+    return isinstance(request, SaKeysRequest) and bool(request.child_encryption or request.child_integrity)

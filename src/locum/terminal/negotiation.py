@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
 
 from locum.authority.port import AuthoritySession
 from locum.authority.remote import RemoteSession, Resend
@@ -25,14 +24,6 @@ from locum.tls.connection import ClientConnection, Event, HandshakeComplete
 from locum.tls.session import SessionInfo
 
 SessionKeys = CipherKeyDatabase[ClientConnection]
-
-
-class Authority(Protocol):
-    """An authority in the terminal's own process, which then does the public-key work itself: for measurements."""
-
-    def open(self, terminal: str) -> AuthoritySession:
-        """A session for one handshake of the terminal of this name."""
-        ...
 
 
 class Wants(Enum):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from locum.handshake import Operation, Request, Response, Verdict
+from locum.terminal import ike_steps
 from locum.tls import operations
 from locum.tls.registry import CIPHER_SUITES, ProtocolVersion, group_name, scheme_name
 
@@ -36,7 +37,9 @@ class StepName(StrEnum):
     STORE_KEY = "store key"  #: S17
     MALFUNCTION = "malfunction"  #: S18
     ERROR = "error"  #: S19
-    TLS = "tls"  #: messages of the handshake to and from the peer
+    TLS = "tls"  #: messages of a TLS handshake to and from the peer
+    IKE = "ike"  #: a message of IKE to or from the peer
+    INSTALL = "install"  #: security associations put into effect, or taken out
     NEXT_DELEGATE = "next delegate"  #: one did not answer, another is asked (A12)
 
 
@@ -126,7 +129,7 @@ def describe(request: Request, response: Response) -> str:
             return "master secret"
         case operations.ServerFinishedRequest(), _:
             return "server Finished to expect"
-    return type(request).__name__
+    return ike_steps.describe(request, response) or type(request).__name__
 
 
 def _describe_verdict(verdict: Verdict) -> str:

@@ -9,10 +9,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case "${1:-}" in
-    run) extras="demo" programs=(openssl nginx) ;;
-    test) extras="demo,dev" programs=(openssl nginx curl postgres) ;;
+    run) extras="demo" programs=() ;;
+    test) extras="demo,dev" programs=(curl postgres nft linux.uml modprobe) ;;
     *) echo "usage: scripts/setup.sh run|test" >&2; exit 2 ;;
 esac
+
+# The servers of the demo; strongSwan in parts, and what makes a network for it.
+programs+=(openssl nginx charon-systemd strongswan-openssl strongswan-libipsec ip ping nsenter setpriv unshare)
 
 say() { echo "setup: $*" >&2; }
 

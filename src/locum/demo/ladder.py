@@ -1,4 +1,4 @@
-"""How the demo looks: one line per step as it happens, drawn between the three parties, and a table at the end.
+"""How a demo looks: one line per step as it happens, drawn between the three parties, and a table at the end.
 
 Knows what a terminal's observer is told, and nothing of how it came about.
 """
@@ -44,10 +44,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One line of the summary; `fault` is empty when the page arrived, `skipped` says why nothing was tried."""
+    """One line of the summary; `fault` is empty when it worked, `skipped` says why nothing was tried.
+
+    `achieved` is what there was to achieve, in a word or two.
+    """
 
     way: str
-    server: str
+    peer: str
+    achieved: str = "page received"
     negotiated: str = ""
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
@@ -93,13 +97,13 @@ class Ladder:
     def result(self, outcome: Outcome) -> None:
         """How one connection ended, in one line."""
         if outcome.fault:
-            self._line(Text.assemble(("  FAILED ", "bold red"), f"{outcome.server}: {outcome.fault}"))
+            self._line(Text.assemble(("  FAILED ", "bold red"), f"{outcome.peer}: {outcome.fault}"))
             return
         tally = outcome.tally
         self._line(
             Text.assemble(
-                ("  page received ", "bold green"),
-                f"{outcome.server}: {outcome.negotiated}; {tally.round_trips} round trips, "
+                (f"  {outcome.achieved} ", "bold green"),
+                f"{outcome.peer}: {outcome.negotiated}; {tally.round_trips} round trips, "
                 f"{tally.link_bytes} bytes to and from the delegate, {_milliseconds(outcome.seconds)} ms",
             )
         )
@@ -110,19 +114,19 @@ class Ladder:
             box=box.SIMPLE_HEAD, title="Summary", title_justify="left", title_style="bold", pad_edge=False
         )
         table.add_column("way")
-        table.add_column("server")
+        table.add_column("peer")
         table.add_column("negotiated", overflow="fold")
         for name in ("delegate\nround trips", "delegate\nbytes", "peer\nbytes", "ms"):
             table.add_column(name, justify="right")
         table.add_column("result")
         for outcome in outcomes:
             if outcome.skipped:
-                table.add_row(outcome.way, outcome.server, "", "", "", "", "", Text("left out", style="yellow"))
+                table.add_row(outcome.way, outcome.peer, "", "", "", "", "", Text("left out", style="yellow"))
                 continue
             tally = outcome.tally
             table.add_row(
                 outcome.way,
-                outcome.server,
+                outcome.peer,
                 outcome.negotiated,
                 str(tally.round_trips),
                 str(tally.link_bytes),
@@ -156,6 +160,11 @@ def _rungs(step: TerminalStep) -> Text:
         cells[TERMINAL_AT] = "├"
         cells[TERMINAL_AT + 1 : end] = "─" * (end - TERMINAL_AT - 1)
         cells[end] = "┤"
+        # One message, not a message and its answer, has a direction.
+        if not step.bytes_in and step.bytes_out:
+            cells[end - 1] = "▶"
+        elif not step.bytes_out and step.bytes_in:
+            cells[TERMINAL_AT + 1] = "◀"
         start = TERMINAL_AT + (end - TERMINAL_AT - len(label)) // 2 + 1
     cells[start : start + len(label)] = label
     drawn = Text("".join(cells[: WIDTH + 1]), style="dim")

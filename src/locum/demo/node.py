@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from locum.demo.namespaces import Namespace
 from locum.demo.process import BackgroundProcess
 from locum.errors import Unavailable
 
@@ -20,29 +21,32 @@ COMMAND_TIMEOUT = 60.0
 
 
 class DemoNode:
-    """`locum up` on a free port of loopback, with its data in `directory`/node; a context manager.
+    """`locum up` on a free port of `listen`, with its data in `directory`/node; a context manager.
 
     `show` is told each command line and what it printed. `configuration` is the content of a locum.toml.
-    `interpreter_options` go to the node's Python, a profiler for example.
+    `interpreter_options` go to the node's Python, a profiler for example. It runs in `namespace`, if there is one.
     """
 
     def __init__(
         self,
         directory: Path,
         *,
+        listen: str = "127.0.0.1",
+        namespace: Namespace | None = None,
         configuration: str = "",
         interpreter_options: Sequence[str] = (),
         show: Callable[[Sequence[str], str], None] = lambda words, output: None,
     ) -> None:
         self.directory = directory
         self._show = show
-        self._arguments = ["up", "--data", DATA, "--listen", "127.0.0.1:0"]
+        self._arguments = ["up", "--data", DATA, "--listen", f"{listen}:0"]
         if configuration:
             (directory / "node.toml").write_text(configuration, encoding="utf-8")
             self._arguments += ["--config", "node.toml"]
+        command = [sys.executable, *interpreter_options, "-m", "locum", *self._arguments]
         self.process = BackgroundProcess(
             "locum up",
-            [sys.executable, *interpreter_options, "-m", "locum", *self._arguments],
+            command if namespace is None else namespace.command(command),
             log_path=directory / "node.log",
             ready=lambda log: _ready_line(log) is not None,
             working_directory=directory,
@@ -62,13 +66,13 @@ class DemoNode:
         self._show(("locum", *self._arguments), _ready_line(self.process.log) or "")
         return self
 
-    def command(self, *words: str) -> str:
+    def command(self, *words: str, standard_input: str = "") -> str:
         """Run `locum WORDS` on this node's data and return what it printed. Raises: Unavailable when it fails."""
         words = (*words, "--data", DATA)
         done = subprocess.run(  # noqa: S603 - our own program and words
             [sys.executable, "-m", "locum", *words],
             cwd=self.directory,
-            stdin=subprocess.DEVNULL,
+            input=standard_input,
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT,

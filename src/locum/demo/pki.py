@@ -42,7 +42,11 @@ HASHES: dict[str, hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
     "p384": hashes.SHA384(),
     "p521": hashes.SHA512(),
 }
-USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+USAGES = {
+    "server": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "ipsec": ExtendedKeyUsageOID.IPSEC_IKE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,17 @@ class Issued:
     issuer: CertificateAuthority = field(repr=False)
     chain: Path
     key: Path
+
+    @property
+    def der(self) -> bytes:
+        """The certificate in DER."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    @property
+    def intermediates(self) -> tuple[bytes, ...]:
+        """The certificates between this one and the root, which is left out, in DER."""
+        between = self.issuer._intermediates()
+        return tuple(each.public_bytes(serialization.Encoding.DER) for each in between)
 
 
 class CertificateAuthority:
@@ -84,6 +99,11 @@ class CertificateAuthority:
         self.path = directory / f"{name}.pem"
         self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
+    @property
+    def der(self) -> bytes:
+        """Its own certificate in DER."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
     def intermediate(self, name: str, *, kind: str = "p256") -> CertificateAuthority:
         """An authority whose certificate this one has issued."""
         return CertificateAuthority(self.directory, name, kind=kind, parent=self)
@@ -94,23 +114,26 @@ class CertificateAuthority:
         *,
         kind: str = "p256",
         names: Sequence[str] = LOCALHOST,
+        subject: str = "",
         usage: str = "server",
         start: datetime.datetime | None = None,
         end: datetime.datetime | None = None,
     ) -> Issued:
-        """Issue a certificate for `names` (DNS names and IP addresses) with a new key of `kind`.
+        """Issue a certificate for `names` (DNS names, IP and mail addresses) with a new key of `kind`.
 
-        `usage` is "server" or "client"; `name` is the common name and the stem of the file names.
+        `usage` is one of `USAGES`; `name` is the stem of the file names, and the common name where no
+        distinguished name is given as `subject` (RFC 4514).
         """
         private_key = KEY_KINDS[kind]()
         start = start or _start()
-        builder = _builder(_name(name), private_key.public_key(), start, end or start + VALIDITY)
+        full_name = x509.Name.from_rfc4514_string(subject) if subject else _name(name)
+        builder = _builder(full_name, private_key.public_key(), start, end or start + VALIDITY)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(authority=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([USAGES[usage]]), critical=False)
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName(list(map(_general_name, names))), critical=False
-        )
+        if names:
+            alternative = x509.SubjectAlternativeName(list(map(_general_name, names)))
+            builder = builder.add_extension(alternative, critical=False)
         certificate = self._sign(builder.issuer_name(self.certificate.subject))
         chain = self.directory / f"{name}.chain.pem"
         chain.write_bytes(b"".join(map(_pem, (certificate, *self._intermediates()))))
@@ -179,6 +202,8 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _general_name(name: str) -> x509.GeneralName:
+    if "@" in name:
+        return x509.RFC822Name(name)
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

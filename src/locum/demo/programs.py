@@ -46,6 +46,11 @@ class Program:
         return f"sudo apt-get install --no-install-recommends {self.package}"
 
 
+def _plugin(name: str) -> str:
+    """Where distributions put a plugin of strongSwan."""
+    return f"usr/lib*/*/plugins/libstrongswan-{name}.so"
+
+
 PROGRAMS = {
     program.name: program
     for program in (
@@ -53,8 +58,33 @@ PROGRAMS = {
         Program("nginx", "nginx"),
         Program("curl", "curl"),
         Program("postgres", "postgresql", ("usr/lib/postgresql/*/bin/postgres",)),
+        Program("charon-systemd", "charon-systemd"),
+        Program("swanctl", "strongswan-swanctl"),
+        # Not programs, but charon cannot do without: its cryptography, and ESP where the kernel has none.
+        Program("strongswan-openssl", "libstrongswan-standard-plugins", (_plugin("openssl"),)),
+        Program("strongswan-libipsec", "libcharon-extra-plugins", (_plugin("kernel-libipsec"),)),
+        Program("ip", "iproute2"),
+        Program("ping", "iputils-ping"),
+        Program("nft", "nftables"),
+        Program("nsenter", "util-linux"),
+        Program("setpriv", "util-linux"),
+        Program("unshare", "util-linux"),
+        Program("linux.uml", "user-mode-linux"),
+        Program("modprobe", "kmod"),
     )
 }
+
+#: What `locum demo ike` needs of the operating system.
+IKE_PROGRAMS = (
+    "charon-systemd",
+    "strongswan-openssl",
+    "strongswan-libipsec",
+    "ip",
+    "ping",
+    "nsenter",
+    "setpriv",
+    "unshare",
+)
 
 
 class ProgramMissing(Unavailable):
@@ -113,7 +143,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> None:
 
 @contextmanager
 def _services_kept_down() -> Iterator[None]:
-    """Keep a fresh nginx or PostgreSQL from occupying its usual port; an existing policy is left alone."""
+    """Keep fresh services from occupying their usual ports; an existing policy is left alone."""
     if SERVICE_POLICY.exists():
         yield
         return

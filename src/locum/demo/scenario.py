@@ -167,7 +167,7 @@ class Demo:
         """Fetch the page in one way and note how it went."""
         if way.group is NamedGroup.X25519MLKEM768 and not isinstance(server, Openssl4Server):
             reason = f"{way.title}: {server.name} does not know this group; the OpenSSL 4 peer does"
-            self._outcomes.append(Outcome(way=way.title, server=server.name, skipped=reason))
+            self._outcomes.append(Outcome(way=way.title, peer=server.name, skipped=reason))
             self._ladder.note(reason, style="dim")
             return
         try:
@@ -184,13 +184,13 @@ class Demo:
             )
             outcome = Outcome(
                 way=way.title,
-                server=server.name,
+                peer=server.name,
                 negotiated=fetch.negotiated,
                 tally=fetch.tally,
                 seconds=fetch.seconds,
             )
         except (LocumError, OSError) as error:
-            outcome = Outcome(way=way.title, server=server.name, fault=str(error) or type(error).__name__)
+            outcome = Outcome(way=way.title, peer=server.name, fault=str(error) or type(error).__name__)
         self._outcomes.append(outcome)
         self._ladder.result(outcome)
 

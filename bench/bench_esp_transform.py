@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from bench.harness import Benchmark, Row, alternate
 
 from locum.ipsec.algorithms import AES128_GCM16
-from locum.ipsec.esp import EspSender
+from locum.ipsec.esp import EspReceiver, EspSender
 from locum.ipsec.ip import UDP, ipv4_header
 from locum.ipsec.modes import EspInbound, EspOutbound
 from locum.ipsec.sa import Direction, SecurityAssociation
@@ -46,10 +46,17 @@ def measure() -> list[Row]:
     incoming = replace(sa, direction=Direction.IN, replay_window=0)
     sender, outbound, inbound = EspSender(sa), EspOutbound(sa), EspInbound(incoming)
     packets = [plain_packet()] * BATCH
-    sealed, whole = sender.seal_packets(packets), [outbound.protect(packet) for packet in packets]
+    numbered = EspSender(sa)
+    batches = [numbered.seal_packets(packets) for _ in range(BATCHES)]
+    whole = [outbound.protect(packet) for packet in packets]
     assert AES128_GCM16.aead is not None
     cipher, nonce, plaintext = AES128_GCM16.aead.new(bytes(16)), bytes(12), packets[0] + bytes(4)
     ciphertext = cipher.seal(nonce, plaintext, b"12345678")
+
+    def open_all() -> None:
+        receiver = EspReceiver(incoming)
+        for batch in batches:
+            receiver.open_run(batch, 0)
 
     def repeated(call: Callable[[], object]) -> None:
         for _ in range(BATCHES):
@@ -57,7 +64,7 @@ def measure() -> list[Row]:
 
     calls = (
         lambda: repeated(lambda: sender.seal_packets(packets)),
-        lambda: repeated(lambda: inbound.unprotect_payloads(sealed)),
+        open_all,
         lambda: repeated(lambda: [outbound.protect(packet) for packet in packets]),
         lambda: repeated(lambda: [inbound.unprotect(packet) for packet in whole]),
         lambda: repeated(lambda: [cipher.seal(nonce, plaintext, b"12345678") for _ in packets]),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.counting import CallCounter
-from bench.harness import Benchmark, Row
+from bench.harness import Benchmark, Row, process_seconds
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -73,12 +73,8 @@ class Stage:
     credential: Path
 
     def delegate_seconds(self) -> float:
-        """CPU time of the delegate process so far, user and system, all threads.
-
-        From the scheduler, in nanoseconds: the ticks of `stat` are too coarse for a few hundred handshakes.
-        """
-        tasks = Path(f"/proc/{self.node.process.pid}/task").glob("*/schedstat")
-        return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
+        """CPU time of the delegate process so far."""
+        return process_seconds(self.node.process.pid)
 
     def local_authority(self) -> LocalAuthority:
         """An authority in this process that decides as the delegate does."""

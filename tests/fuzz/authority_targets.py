@@ -25,6 +25,7 @@ from locum.crypto.asymmetric.revocation import load_crl
 from locum.crypto.asymmetric.signatures import PublicKey
 from locum.errors import LocumError, Refused
 from locum.handshake import Fault, PeerChain, Verdict
+from locum.ike import operations as ike
 from locum.keys.file import FileKey
 from locum.tls.operations import (
     AuthenticateRequest,
@@ -56,6 +57,25 @@ STARTED = StartResponse(
     key_share=bytes(32),
     key_form=KeyForm.SECRET,
 )
+IKE_START = ike.IkeStartRequest(exchange=ike.Exchange.IKE_2, initiator=False, sa=bytes(48), group=31)
+IKE_KEYS = ike.KeyExchangeRequest(
+    group=31,
+    public_value=bytes(32),
+    initiator_spi=bytes(8),
+    responder_spi=bytes(8),
+    peer_nonce=bytes(32),
+    own_nonce=bytes(32),
+)
+IKE_AUTHENTICATE = ike.IkeAuthenticateRequest(
+    chain=PeerChain(LEAF.chain),
+    identification=b"\x02\0\0\0peer.example",
+    method=14,
+    proof=bytes(70),
+    message=bytes(100),
+    intermediate=(bytes(20), bytes(30)),
+)
+IKE_PROVE = ike.ProveRequest(message=bytes(100), intermediate=(bytes(20), bytes(30)), hashes=(2, 3))
+IKE_PROOF = [IKE_AUTHENTICATE, IKE_PROVE, ike.SaKeysRequest()]
 VALIDATOR = PathValidator((ROOT.pem,), (pki.crl(INTERMEDIATE),))
 STAPLE = pki.ocsp_response(INTERMEDIATE, LEAF.certificate)
 
@@ -74,6 +94,14 @@ def _start_responses(data: bytes) -> None:
 
 def _verdict_responses(data: bytes) -> None:
     decode_responses(data, [AUTHENTICATE, MasterSecretRequest()])
+
+
+def _ike_start_responses(data: bytes) -> None:
+    decode_responses(data, [IKE_START, IKE_KEYS])
+
+
+def _ike_proof_responses(data: bytes) -> None:
+    decode_responses(data, IKE_PROOF)
 
 
 def _remote_session(data: bytes) -> None:
@@ -139,6 +167,8 @@ _CALLS: dict[str, Callable[[bytes], None]] = {
     "requests": _requests,
     "start_responses": _start_responses,
     "verdict_responses": _verdict_responses,
+    "ike_start_responses": _ike_start_responses,
+    "ike_proof_responses": _ike_proof_responses,
     "remote_session": _remote_session,
     "leaf": _leaf,
     "intermediate": _intermediate,
@@ -168,6 +198,15 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         encode_requests(
             TOKEN, [AUTHENTICATE, ClientKeyExchangeRequest(cipher_suite=0xC02B, parameters=bytes(36))]
         ),
+        encode_requests(b"", [IKE_START, IKE_KEYS]),
+        encode_requests(TOKEN, IKE_PROOF, with_chain=True),
+        encode_requests(
+            b"",
+            [
+                ike.IkeStartRequest(exchange=ike.Exchange.FURTHER, initiator=False, group=31),
+                ike.SharedSecretRequest(group=31, public_value=bytes(32), more=True),
+            ],
+        ),
     ),
     "start_responses": (encode_responses(TOKEN, [START], [STARTED]), encode_error(Refused("no"))),
     "verdict_responses": (
@@ -177,6 +216,28 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
             [AUTHENTICATE, MasterSecretRequest()],
             [Verdict(authentic=True, allowed=True, identity="dns:a"), MasterSecretResponse(secret=bytes(32))],
         ),
+    ),
+    "ike_start_responses": (
+        encode_responses(
+            TOKEN,
+            [IKE_START, IKE_KEYS],
+            [ike.IkeStartResponse(group=31), ike.IkeKeysResponse(keys=bytes(72), public_value=bytes(32))],
+        ),
+        encode_responses(TOKEN, [IKE_START], [ike.IkeStartResponse(group=19, other_group_wanted=True)]),
+    ),
+    "ike_proof_responses": (
+        encode_responses(
+            b"",
+            IKE_PROOF,
+            [
+                Verdict(authentic=True, allowed=True, identity="dns:a"),
+                ike.ProveResponse(
+                    identification=b"\x02\0\0\0a", certificates=LEAF.chain, method=14, proof=bytes(70)
+                ),
+                ike.SaKeysResponse(keys=bytes(32)),
+            ],
+        ),
+        encode_responses(b"", IKE_PROOF, [_VERDICT]),
     ),
     "remote_session": (
         b"\x44" + encode_responses(TOKEN, [START], [STARTED]),

@@ -21,11 +21,14 @@ from locum.errors import LocumError
 from locum.ipsec import udp
 from locum.ipsec.ip import flow_key, flow_of, insertion_point, parse
 from locum.ipsec.modes import inbound, outbound
+from locum.ipsec.nat_checksum import repaired
 from locum.ipsec.policy import Action, Policy, PolicyDatabase
 from locum.ipsec.processor import Processor
 from locum.ipsec.protection import protection
+from locum.ipsec.reassembly import Reassembly
 from locum.ipsec.sa import Mode, SecurityAssociation, UdpEncapsulation
 from locum.ipsec.selectors import parse_selectors
+from locum.ipsec.too_big import fragments, too_big
 
 _NAT = UdpEncapsulation(source_port=4500, destination_port=4500)
 
@@ -102,6 +105,42 @@ def _processor(data: bytes) -> None:
             continue
 
 
+def _fragment(data: bytes) -> None:
+    """Many packets, each behind its length: whatever they claim, what comes out is a packet, and bounded."""
+    whole = Reassembly()
+    position = 0
+    while position + 2 <= len(data):
+        length = int.from_bytes(data[position : position + 2], "big")
+        piece = data[position + 2 : position + 2 + length]
+        position += 2 + length
+        try:
+            packet = whole.take(piece, 0.0)
+            assert packet is None or not parse(packet).fragment
+        except LocumError:
+            continue
+
+
+def _too_big(data: bytes) -> None:
+    """The first two bytes are an MTU, the others a packet: its pieces make it again, or it is refused."""
+    mtu, packet = int.from_bytes(data[:2], "big"), data[2:]
+    try:
+        message = too_big(packet, mtu)
+        assert message is None or parse(message).length == len(message)
+        pieces = fragments(packet, mtu, 7)
+        assert all(parse(piece).length == len(piece) <= mtu for piece in pieces)
+    except LocumError:
+        return
+
+
+def _repair(data: bytes) -> None:
+    """The checksum of a segment for other addresses: never longer, never anything but two bytes."""
+    for protocol in (6, 17, 1):
+        for original in (None, (bytes(4), bytes(4))):
+            result = repaired(protocol, data, (b"abcd", b"efgh"), original)
+            assert len(result) == len(data)
+            assert sum(one != other for one, other in zip(result, data, strict=True)) <= 2
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "header": _header,
     "datagram": _datagram,
@@ -109,6 +148,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "packet": _packet,
     "inside": _inside,
     "processor": _processor,
+    "fragment": _fragment,
+    "too_big": _too_big,
+    "repair": _repair,
 }
 
 _PLAIN = (
@@ -129,4 +171,12 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     "packet": _SEALED[::7],
     "inside": tuple(packet + b"\x01\x01\x04" for packet in _PLAIN),
     "processor": (*_PLAIN, *(packet[1:] for packet in _SEALED[::11])),
+    "fragment": tuple(
+        b"".join(len(piece).to_bytes(2, "big") + piece for piece in fragments(packet, 1280, 7))
+        for packet in (ipv4_packet(bytes(3000), dont_fragment=False), ipv6_packet(bytes(3000)))
+    ),
+    "too_big": tuple(
+        bytes((4, 0)) + packet for packet in (*_PLAIN, ipv4_packet(bytes(1500), dont_fragment=False))
+    ),
+    "repair": (_PLAIN[0][20:], bytes(40)),
 }

@@ -10,7 +10,7 @@ from locum.errors import LocumError
 from locum.link.oscore import Credential
 from locum.names import DelegateAddress, HostPort
 from locum.node import config
-from locum.patterns import parse_pattern
+from locum.patterns import normalize_identity, parse_pattern
 from locum.store.engine import database_url
 from locum.store.sealing import NodeKey, Sealer
 from locum.terminal.credential import (
@@ -58,6 +58,12 @@ def _pattern(data: bytes) -> None:
     assert pattern.matches(identity, address) or str(pattern) != "*"
 
 
+def _identity(data: bytes) -> None:
+    identity = normalize_identity(data.decode("utf-8", "surrogateescape"))
+    assert normalize_identity(identity) == identity
+    assert parse_pattern(identity).matches(identity)
+
+
 def _host_port(data: bytes) -> None:
     parsed = HostPort.parse(data.decode("utf-8", "surrogateescape"))
     assert HostPort.parse(str(parsed)) == parsed
@@ -86,6 +92,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "sequence_state": _guarded(_state),
     "configuration": _guarded(_configuration),
     "pattern": _guarded(_pattern),
+    "identity": _guarded(_identity),
     "host_port": _guarded(_host_port),
     "delegate_address": _guarded(_delegate_address),
     "database_url": _guarded(_database_url),
@@ -116,7 +123,11 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"ip:192.0.2.0/24\n\n::ffff:192.0.2.1",
         b"pin:a",
         b"*",
+        b"email:*@example.com\nemail:alice@example.com",
+        b"dn:CN=a\\, b+UID=c,2.5.4.10=X\\C3\\A9\ndn:UID=c+CN=a\\,  B,O=x\xc3\xa9",
+        b"keyid:00ff\nkeyid:00FF",
     ),
+    "identity": (b"peer.example", b"192.0.2.1", b"alice@example.com", b"dn:CN=a,O=#0c0141", b"keyid:00ff"),
     "host_port": (b"127.0.0.1:5683", b"[2001:db8::1]:443", b"a.example:1"),
     "delegate_address": (b"coap://127.0.0.1:5683", b"coap+tcp://[::1]"),
     "database_url": (b"postgresql://u:p@h/d?host=/tmp", b"sqlite:////tmp/x.db", b"/data"),

@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from locum.demo.programs import ProgramMissing, require_program
+from locum.demo.namespaces import why_not
+from locum.demo.programs import IKE_PROGRAMS, ProgramMissing, require_program
 
 
 def require(name: str) -> Path:
@@ -13,6 +15,19 @@ def require(name: str) -> Path:
     try:
         return require_program(name)
     except ProgramMissing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+        without(str(missing))
+
+
+def require_ike_peer() -> None:
+    """strongSwan and network namespaces, or the end of this test."""
+    for name in IKE_PROGRAMS:
+        require(name)
+    if reason := why_not():
+        without(reason)
+
+
+def without(reason: str) -> NoReturn:
+    """End this test: something that it needs cannot be had here."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)

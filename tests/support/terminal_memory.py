@@ -27,7 +27,6 @@ from locum.names import DelegateAddress
 from locum.terminal.channel import Answer
 from locum.terminal.connecting import (
     AskDelegate,
-    Device,
     Dial,
     EnterChannel,
     HangUp,
@@ -38,6 +37,7 @@ from locum.terminal.connecting import (
     connecting,
 )
 from locum.terminal.credential import DelegateCredential, TerminalCredential
+from locum.terminal.device import Device
 from locum.terminal.negotiation import Established
 from locum.terminal.options import TlsOptions
 from locum.terminal.steps import Cost, Observer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import pwd
 import re
@@ -25,62 +24,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.support.disks import small_disk
+from tests.support.shell import Shell
 
-from locum.cli.main import run
 from locum.store import Store, open_node_store
 from locum.terminal.credential import TerminalCredential, load_credential
 
-pytest_plugins = ["tests.support.postgres"]
+pytest_plugins = ["tests.support.postgres", "tests.support.shell_fixtures"]
 
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 DAY = datetime.timedelta(days=1)
 PASSWORD = "correct horse"
-
-
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-class Shell:
-    """Runs `locum ARGUMENTS` in this process, in a directory of its own."""
-
-    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
-        self._capture = capture
-
-    def __call__(self, *arguments: str | Path) -> Result:
-        status = run([str(argument) for argument in arguments])
-        captured = self._capture.readouterr()
-        return Result(status, captured.out, captured.err)
-
-    def ok(self, *arguments: str | Path) -> Result:
-        result = self(*arguments)
-        assert result.status == 0, result.err
-        return result
-
-    def refused(self, *arguments: str | Path) -> str:
-        """The one line that the command refuses with."""
-        result = self(*arguments)
-        assert result.status == 1
-        assert result.out == ""
-        lines = result.err.splitlines()
-        assert len(lines) == 1, result.err
-        assert lines[0].startswith("locum: error: ")
-        return lines[0]
-
-    def json(self, *arguments: str | Path) -> list[dict[str, object]]:
-        listed: list[dict[str, object]] = json.loads(self.ok(*arguments, "--json").out)
-        return listed
-
-
-@pytest.fixture
-def locum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    for name in ("LOCUM_DATA", "LOCUM_NODE_KEY", "LOCUM_NODE_KEY_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    return Shell(capsys)
 
 
 def opened(data: str = "locum-data") -> Store:
@@ -539,7 +492,7 @@ def test_what_may_not_work_is_warned_about(locum: Shell) -> None:
     assert "key.pem is open to other users" in result.err
     write("key.pem", SERVER.key_pem())
     result = locum.ok("identity", "add", "b", "--cert", write("cert.pem", SERVER.pem), *everywhere)
-    assert "CN=server is not meant for clients" in result.err
+    assert "CN=server is meant neither for TLS clients nor for IPsec" in result.err
 
 
 def test_an_identity_is_replaced_only_on_demand(locum: Shell) -> None:
@@ -625,13 +578,13 @@ def test_the_data_directory_is_an_option_a_variable_or_the_default(
         assert {path.name for path in Path(name).iterdir()} == {"locum.db", "node.key"}
 
 
-@pytest.mark.parametrize("word", ["terminals", "trust", "policy", "identity", "audit"])
+@pytest.mark.parametrize("word", ["terminals", "trust", "policy", "identity", "secret", "audit"])
 def test_looking_into_a_directory_that_is_not_there_makes_none(locum: Shell, word: str) -> None:
     assert "no such directory" in locum.refused(word, "list", "--data", "typo")
     assert not Path("typo").exists()
 
 
-@pytest.mark.parametrize("word", ["terminals", "trust", "policy", "identity"])
+@pytest.mark.parametrize("word", ["terminals", "trust", "policy", "identity", "secret"])
 def test_an_empty_list_says_what_to_do(locum: Shell, word: str) -> None:
     make_data(locum)
     if word == "policy":

@@ -1,4 +1,4 @@
-"""`locum demo`, the main job, from its command line (A1 to A12, X1, X2)."""
+"""`locum demo tls`, the main job, from its command line (A1 to A12, X1, X2)."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ TIMEOUT = 120
 
 def demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "locum", "demo", *arguments],
+        [sys.executable, "-m", "locum", "demo", "tls", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support import exchange, pki
 from tests.support.delegate_client import DelegateClient
+from tests.support.ike_offers import psk_opening
 from tests.support.node import LOCUM, Node
 
 from locum.authority.remote import RemoteSession
@@ -99,6 +100,26 @@ def test_a_change_is_in_force_for_a_session_that_began_before_it(node: Node) -> 
         (verdict,) = terminal.perform(session, exchange.authenticate13(PEER), MasterSecretRequest())
         assert isinstance(verdict, Verdict)
         assert (verdict.authentic, verdict.allowed) == (True, False)
+
+
+def test_a_shared_secret_is_in_force_at_once_and_until_it_is_removed(node: Node) -> None:
+    def offered() -> bool:
+        try:
+            terminal.perform(RemoteSession(), *psk_opening("dns:vpn.example"))
+        except LocumError:
+            return False
+        return True
+
+    secret = node.data.parent / "psk"
+    secret.write_bytes(b"correct horse battery staple\n")
+    secret.chmod(0o600)
+    with DelegateClient(node.enrol("meter")) as terminal:
+        assert not offered()
+        node.locum("secret", "add", "--terminal", "meter", "--peer", "vpn.example", secret)
+        assert offered()
+        node.locum("secret", "remove", "1")
+        within(EFFECT_SECONDS, lambda: not offered())
+    assert "horse" not in node.logged()
 
 
 def test_a_disabled_terminal_is_turned_away_and_comes_back_when_enabled(node: Node) -> None:

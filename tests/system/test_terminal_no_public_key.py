@@ -18,6 +18,9 @@ from tests.support.terminal_system import NAME, REQUEST, Setting, setting
 
 from locum.demo.peers import PAGE
 
+#: Where `tests` is.
+ROOT = Path(__file__).resolve().parents[2]
+
 FORBIDDEN = (
     "OpenSSL",
     "alembic",
@@ -101,6 +104,29 @@ async def main():
 asyncio.run(main())
 """
 
+IPSEC = """
+import asyncio
+from ipaddress import ip_address
+import locum.cli.terminal_ipsec_run
+from tests.support.ipsec_hosts import MemoryHost, Wire
+from locum.terminal import IpsecTerminal
+from locum.terminal.ipsec_options import IpsecOptions, connection
+
+def end(wire, credential, own, peer, respond):
+    wanted = connection(IpsecOptions(**options), ip_address(peer))
+    return IpsecTerminal(credential, connection=wanted, installer=MemoryHost(wire, own), respond=respond)
+
+async def main():
+    wire, (west, east) = Wire(), credential.split()
+    async with end(wire, east, "192.0.2.2", "192.0.2.1", True) as responder:
+        async with end(wire, west, "192.0.2.1", "192.0.2.2", False) as initiator:
+            await initiator.up(within=30)
+            await responder.up(within=30)
+            print("up")
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
@@ -120,8 +146,19 @@ def credential(world: Setting) -> Path:
     return world.enrol("device")
 
 
+@pytest.fixture(scope="module")
+def pair(world: Setting) -> str:
+    """Credentials of two terminals with certificates, which talk IKE to one another."""
+    credentials = []
+    for name in ("west", "east"):
+        credentials.append(str(world.enrol(name)))
+        issued = world.authority.issue(name, names=(f"{name}.example.com",), usage="ipsec")
+        world.node.locum("identity", "add", name, "--cert", issued.chain, "--key", issued.key)
+    return " ".join(credentials)
+
+
 def run_without_public_key_code(
-    body: str, credential: Path, port: int, options: str = "{}"
+    body: str, credential: Path | str, port: int, options: str = "{}"
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `body` in a process of its own behind the refusal of imports."""
     facts = (
@@ -129,7 +166,9 @@ def run_without_public_key_code(
         f"request = {REQUEST!r}\noptions = {options}\n"
     )
     program = "\n".join((PROLOGUE, facts, body, EPILOGUE))
-    return subprocess.run([sys.executable, "-c", program], input=REQUEST, capture_output=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", program], input=REQUEST, capture_output=True, timeout=60, cwd=ROOT
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,6 +186,22 @@ def test_neither_version_needs_any(credential: Path, server: Server, version: in
     done = run_without_public_key_code(BLOCKING, credential, server.port, options)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.endswith(PAGE)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "dict(version='2')",
+        "dict(version='2', esp='aes256gcm16-x25519', proposal='aes256gcm16-prfsha256-x25519-ke1_mlkem768')",
+        "dict(version='1')",
+        "dict(version='1', mode='aggressive')",
+    ],
+    ids=["ikev2", "mlkem", "main", "aggressive"],
+)
+def test_ike_needs_none_at_either_end(pair: str, options: str) -> None:
+    done = run_without_public_key_code(IPSEC, pair, 0, options)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == b"up\n"
 
 
 @pytest.mark.parametrize("module", ["ssl", "cryptography.x509", "locum.crypto.asymmetric.groups", "sqlalchemy"])

@@ -10,10 +10,7 @@ from locum.authority import messages
 from locum.authority.chains import ChainCache
 from locum.authority.messages import (
     MAX_MESSAGE,
-    MAX_PARAMETERS,
     MAX_REQUESTS,
-    MAX_SIGNATURE,
-    MAX_TEXT,
     ErrorCode,
     decode_requests,
     decode_responses,
@@ -22,6 +19,8 @@ from locum.authority.messages import (
     encode_requests,
     encode_responses,
 )
+from locum.authority.shapes import MAX_SIGNATURE, MAX_TEXT
+from locum.authority.shapes_tls import MAX_PARAMETERS
 from locum.crypto.asymmetric import certificates
 from locum.errors import (
     DecodeError,
@@ -34,6 +33,7 @@ from locum.errors import (
     Unavailable,
 )
 from locum.handshake import MAX_CERTIFICATES, MAX_CHAIN, Fault, PeerChain, Request, Response, Verdict
+from locum.ike import operations as ike_operations
 from locum.link.coap import MAXIMUM_BODY
 from locum.tls import operations
 from locum.tls.alerts import IllegalParameter
@@ -74,8 +74,9 @@ REJECTED = Verdict(authentic=False, allowed=False, reason="no", fault=Fault.EXPI
 def operations_of(base: type) -> set[type]:
     return {
         each
-        for each in vars(operations).values()
-        if isinstance(each, type) and issubclass(each, base) and each.__module__ == operations.__name__
+        for protocol in (operations, ike_operations)
+        for each in vars(protocol).values()
+        if isinstance(each, type) and issubclass(each, base) and each.__module__ == protocol.__name__
     }
 
 
@@ -409,6 +410,10 @@ def test_verdict_that_is_not_accepted_ends_the_batch() -> None:
     requests = [AUTHENTICATE, MasterSecretRequest()]
     encoded = encode_responses(b"", requests, [REJECTED])
     assert decode_responses(encoded, requests).responses == (REJECTED,)
+    with pytest.raises(DecodeError):
+        decode_responses(
+            encode_responses(b"", requests, [REJECTED, MasterSecretResponse(secret=bytes(32))]), requests
+        )
     with pytest.raises(DecodeError):
         decode_responses(encode_responses(b"", requests, [ACCEPTED]), requests)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from locum.errors import ConfigurationError
+from locum.ike import algorithms
 from locum.names import DelegateAddress, HostPort
 from locum.node.config import Configuration, load, parse
 from locum.tls.operations import KeyForm
@@ -30,6 +31,10 @@ versions = ["1.3"]
 groups = ["X25519MLKEM768", "x25519"]
 cipher_suites = ["TLS_CHACHA20_POLY1305_SHA256"]
 key_forms = ["keys"]
+[ike]
+groups = ["ECP384", "mlkem768"]
+legacy_sha1 = true
+rsa_pss = false
 [log]
 level = "debug"
 format = "json"
@@ -60,6 +65,8 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert tls.versions == (ProtocolVersion.TLS_1_3,)
     assert tls.groups == (NamedGroup.X25519MLKEM768, NamedGroup.X25519)
     assert (tls.cipher_suites, tls.key_forms) == ((0x1303,), (KeyForm.KEYS,))
+    ike = configuration.ike
+    assert (ike.groups, ike.legacy_sha1, ike.rsa_pss) == ((algorithms.ECP_384, algorithms.ML_KEM_768), True, False)
     assert (configuration.log.level, configuration.log.format) == ("debug", "json")
 
 
@@ -102,6 +109,9 @@ def test_a_named_file_goes_before_the_one_in_the_data_directory(tmp_path: Path) 
         ("[tls]\ngroups = [29]", "tls.groups: '29' is not one of"),
         ('[tls]\ncipher_suites = ["TLS_NULL"]', "tls.cipher_suites: 'TLS_NULL' is not one of"),
         ('[tls]\nkey_forms = ["block"]', "tls.key_forms: 'block' is not one of secret, keys"),
+        ('[ike]\ngroups = ["modp1024"]', "ike.groups: 'modp1024' is not one of x25519"),
+        ('[ike]\ngroups = ["mlkem768"]', "ike: groups must have one for the first key exchange"),
+        ("[ike]\nlegacy_sha1 = 1", "ike.legacy_sha1: "),
         ('[log]\nlevel = "loud"', "log.level: "),
         ("[node]\ndatabase = 5", "node.database: "),
         ("[node", "not TOML: "),

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from tests.support import exchange, pki
+from tests.support.ike_offers import psk_opening
 
 from locum.authority.local import LocalOptions
 from locum.delegate.channels import Channels
 from locum.delegate.databases import EXTRA_LOOKS, STALE_SECONDS, Databases
-from locum.errors import Refused, Unavailable
+from locum.errors import LocumError, Refused, Unavailable
 from locum.handshake import MAX_CERTIFICATES, Verdict
-from locum.store import Action, AuthenticationKeyKind, Store, open_node_store
+from locum.ike.operations import IkeStartResponse
+from locum.store import Action, AuthenticationKeyKind, NewSecret, Store, open_node_store
 from locum.store.trust import NewKey
 from locum.tls.operations import ClientCertificateRequest, ClientCertificateResponse
 
@@ -203,6 +205,85 @@ def test_an_outage_leaves_the_last_state_in_force_until_it_is_stale(
         assert not poll(databases)
         assert not databases.outdated
     assert len(caplog.records) == 2, "an outage is logged when it begins and when it ends"
+
+
+# --- shared secrets ---------------------------------------------------------------------------------------
+
+SHARED = "a secret that two know"
+
+
+def add_secret(store: Store, **values: object) -> None:
+    new = {"terminal": exchange.TERMINAL, "peer": "peer.example", "secret": SHARED.encode()} | values
+    store.secrets.add(NewSecret(**new), actor=ACTOR, replace=True)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def ike(store: Store) -> Store:
+    """A store whose policy allows everybody and whose terminal is enrolled."""
+    fill(store)
+    store.terminals.enroll(
+        exchange.TERMINAL, algorithm="AES-CCM-16-64-128", secret=bytes(16), salt=b"", actor=ACTOR
+    )
+    return store
+
+
+def offered(databases: Databases, peer: str = "dns:peer.example") -> IkeStartResponse:
+    """What the authority offers in IKEv1 to a peer that it can only have a pre-shared key with."""
+    response, *_ = databases.open(exchange.TERMINAL).perform(psk_opening(peer))
+    assert isinstance(response, IkeStartResponse)
+    return response
+
+
+def test_a_shared_secret_of_the_store_authenticates_with_its_peer_alone(ike: Store, databases: Databases) -> None:
+    add_secret(ike)
+    # With a single one main mode would do with it, whatever the peer.
+    add_secret(ike, peer="third.example")
+    poll(databases)
+    assert offered(databases).group == 19
+    with pytest.raises(LocumError):
+        offered(databases, "dns:another.example")
+
+
+def test_a_shared_secret_is_in_force_at_once_and_until_it_is_removed(ike: Store, databases: Databases) -> None:
+    poll(databases)
+    with pytest.raises(LocumError):
+        offered(databases)
+    add_secret(ike)
+    offered(databases)
+    ike.secrets.remove(ike.secrets.all()[0].id, actor=ACTOR)
+    poll(databases)
+    with pytest.raises(LocumError):
+        offered(databases)
+
+
+def test_post_quantum_keys_of_the_store_are_no_pre_shared_keys(ike: Store, databases: Databases) -> None:
+    add_secret(ike, identifier="ppk-1", required=True)
+    poll(databases)
+    with pytest.raises(LocumError):
+        offered(databases)
+    authority = databases._authority
+    assert authority is not None
+    (known,) = authority.ppks.all_for(exchange.TERMINAL, "dns:peer.example", "")
+    assert (known.secret, known.required) == (SHARED.encode(), True)
+    assert known.identity.endswith(b"ppk-1")
+    assert authority.ppks.all_for(exchange.TERMINAL, "dns:another.example", "") == ()
+
+
+def test_a_shared_secret_that_cannot_be_used_is_left_out_and_logged(
+    ike: Store, databases: Databases, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_secret(ike)
+    add_secret(ike, peer="third.example")
+    # A country has two letters, as a certificate's name can carry it.
+    add_secret(ike, peer="*", local_identity="dn:C=Germany")
+    with caplog.at_level(logging.ERROR):
+        poll(databases)
+    offered(databases)
+    with pytest.raises(LocumError):
+        offered(databases, "dns:another.example")
+    (record,) = caplog.records
+    assert vars(record)["secret"] == 3
+    assert SHARED not in repr(vars(record))
 
 
 # --- before anybody is turned away ------------------------------------------------------------------------

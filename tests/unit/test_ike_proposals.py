@@ -264,6 +264,52 @@ def test_esp_without_encryption_needs_integrity() -> None:
         proposals2.choose_child(policy, sa(esp(transform(1, EncryptionId.NULL), NO_ESN)), spi=SPI)
 
 
+# --- IKEv2, an offer cut down ----------------------------------------------------------------------------------
+
+
+def test_an_offer_is_cut_down_to_what_a_policy_allows_and_keeps_its_order() -> None:
+    offer = sa(
+        ike(
+            AES_CBC_128, TRIPLE_DES, INTEG_SHA256, PRF_SHA256, transform(4, KeyExchangeId.MODP_1024), P256, X25519
+        ),
+        ike(AES_GCM_128, PRF_SHA256, X25519, number=2),
+    )
+    policy = IkePolicy(encryptions=(alg.ENCR_AES_CBC_128,))
+    assert proposals2.restrict_ike(offer, policy) == sa(ike(AES_CBC_128, INTEG_SHA256, PRF_SHA256, P256, X25519))
+
+
+def test_an_own_offer_is_not_cut_down_by_its_policy() -> None:
+    for policy in (IkePolicy(), HYBRID):
+        for spi in (b"", SPI_8):
+            offer = proposals2.offer_ike(policy, spi)
+            assert proposals2.restrict_ike(offer, policy) == offer
+
+
+def test_a_key_exchange_that_was_asked_for_is_not_dropped_from_an_offer() -> None:
+    additional = transform(6, KeyExchangeId.ML_KEM_768)
+    with pytest.raises(NoProposalChosen):
+        proposals2.restrict_ike(sa(ike(AES_GCM_128, PRF_SHA256, X25519, additional)), IkePolicy())
+    optional = sa(ike(AES_GCM_128, PRF_SHA256, X25519, additional, transform(6, KeyExchangeId.NONE)))
+    cut = sa(ike(AES_GCM_128, PRF_SHA256, X25519, transform(6, KeyExchangeId.NONE)))
+    assert proposals2.restrict_ike(optional, IkePolicy()) == cut
+
+
+@pytest.mark.parametrize(
+    "proposal",
+    [
+        ike(TRIPLE_DES, INTEG_SHA256, PRF_SHA256, X25519),
+        ike(AES_CBC_128, INTEG_NONE, PRF_SHA256, X25519),
+        ike(AES_GCM_128, PRF_SHA256),
+        ike(AES_GCM_128, PRF_SHA256, X25519, transform(99, 1)),
+        ike(AES_GCM_128, transform(2, PrfId.HMAC_SHA2_256, AES_128), X25519),
+        esp(AES_GCM_128, PRF_SHA256, X25519),
+    ],
+)
+def test_nothing_is_left_of_an_offer_from_which_nothing_could_be_chosen(proposal: p2.Proposal) -> None:
+    with pytest.raises(NoProposalChosen):
+        proposals2.restrict_ike(sa(proposal), IkePolicy())
+
+
 # --- IKEv2, answers -------------------------------------------------------------------------------------------
 
 OFFER = sa(
@@ -458,6 +504,25 @@ def test_what_we_never_implemented_cannot_be_accepted_in_phase_1() -> None:
     offer = sa1(one1(phase1(ENCRYPTION_ALGORITHM=5)))
     with pytest.raises(AlteredProposal):
         proposals1.accept_phase1(offer, offer)
+
+
+def test_a_phase_1_offer_is_cut_down_to_what_a_policy_allows() -> None:
+    offer = sa1(
+        one1(phase1(1, AUTHENTICATION_METHOD=3), phase1(2), phase1(3, GROUP_DESCRIPTION=2), phase1(4)),
+        one1(phase1(1, GROUP_DESCRIPTION=2), number=2),
+        one1(phase1(7), number=3),
+    )
+    due = sa1(one1(phase1(2), phase1(4)), one1(phase1(7), number=3))
+    assert proposals1.restrict_phase1(offer, PSK) == due
+    assert proposals1.choose_phase1(PSK, due) == proposals1.choose_phase1(PSK, offer)
+    assert proposals1.restrict_phase1(proposals1.offer_phase1(PSK), PSK) == proposals1.offer_phase1(PSK)
+
+
+def test_nothing_is_left_of_a_phase_1_offer_from_which_nothing_could_be_chosen() -> None:
+    bundle = sa1(one1(phase1()), one1(phase1()))
+    for offer in (sa1(one1(phase1(GROUP_DESCRIPTION=2))), sa1(one1(phase1()), doi=2), bundle):
+        with pytest.raises(NoProposalChosen):
+            proposals1.restrict_phase1(offer, PSK)
 
 
 # --- IKEv1, phase 2 -------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -70,7 +69,7 @@ def test_what_is_sealed_opens(suite: IkeSuite, chain: bytes, first: int) -> None
     message = seal_message(key, HEADER, first, chain)
     header = parse_header(message)
     sealed = parse_message(header, message)
-    assert header == replace(HEADER, next_payload=PayloadType2.ENCRYPTED, length=len(message))
+    assert header == HEADER._replace(next_payload=PayloadType2.ENCRYPTED, length=len(message))
     assert isinstance(sealed.encrypted, p2.Encrypted)
     assert sealed.encrypted.first == first
     assert len(sealed.encrypted.data) == key.sealed_length(len(chain))
@@ -83,7 +82,7 @@ def test_no_bit_of_a_message_can_be_changed(suite: IkeSuite, at: int, bit: int) 
     message = bytearray(seal_message(key_of(suite), HEADER, PayloadType2.NONCE, bytes(40)))
     message[at % len(message)] ^= 1 << bit
     try:
-        sealed = parse_message(replace(HEADER, next_payload=message[16]), bytes(message))
+        sealed = parse_message(HEADER._replace(next_payload=message[16]), bytes(message))
     except DecodeError:
         return
     with pytest.raises(NotProtected):
@@ -108,7 +107,7 @@ def test_an_encrypted_payload_that_is_too_short_is_not_protected(suite: IkeSuite
 
 def test_a_message_in_clear_is_not_protected() -> None:
     message = seal_message(key_of(SUITES[0]), HEADER, 0, b"")
-    header = replace(parse_header(message), next_payload=PayloadType2.VENDOR_ID)
+    header = parse_header(message)._replace(next_payload=PayloadType2.VENDOR_ID)
     sealed = parse_message(header, message)
     assert sealed.encrypted is None
     assert [raw.type for raw in sealed.clear] == [PayloadType2.VENDOR_ID]
@@ -119,7 +118,7 @@ def test_a_message_in_clear_is_not_protected() -> None:
 def test_nothing_may_follow_an_encrypted_payload() -> None:
     message = seal_message(key_of(SUITES[0]), HEADER, 0, b"") + b"\0"
     with pytest.raises(DecodeError, match="behind"):
-        parse_message(replace(HEADER, next_payload=PayloadType2.ENCRYPTED), message)
+        parse_message(HEADER._replace(next_payload=PayloadType2.ENCRYPTED), message)
 
 
 def test_an_aead_never_uses_an_iv_twice() -> None:

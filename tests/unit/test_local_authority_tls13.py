@@ -554,7 +554,7 @@ def test_session_that_has_ended_holds_no_secret(ending: str) -> None:
             session.perform([MasterSecretRequest()])
     else:
         session.perform([authenticate13(LEAF), MasterSecretRequest()])
-    held = {name: getattr(session, name) for name in ("_agreement", "_secret", "_exchange", "_chosen")}
+    held = {name: getattr(session._session, name) for name in ("_agreement", "_secret", "_exchange", "_chosen")}
     assert set(held.values()) == {None}
 
 

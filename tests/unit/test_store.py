@@ -7,14 +7,18 @@ from sqlalchemy.exc import DBAPIError
 from tests.support.stores import ACTOR, NODE_KEY, Raw, enroll
 
 from locum.errors import ConfigurationError, LocumError, Refused
+from locum.patterns import PATTERN_LIMIT
 from locum.store import (
     Action,
     AuditEntry,
     AuthenticationKeyKind,
     NewKey,
+    NewSecret,
     Outcome,
+    SharedSecretKind,
     Store,
 )
+from locum.store.secrets import IDENTIFIER_LIMIT, SECRET_LIMIT
 from locum.store.terminals import RESERVATION_LIMIT, SEQUENCE_LIMIT
 
 pytest_plugins = ["tests.support.store_fixtures"]
@@ -30,6 +34,13 @@ def add_identity(store: Store, name: str = "id", terminals: tuple[str, ...] = ("
     store.identities.add(
         name, chain_pem="chain", private_key_pem=b"very private", terminals=terminals, actor=ACTOR, **options
     )  # type: ignore[arg-type]
+
+
+def add_secret(
+    store: Store, terminal: str = "meter", peer: str = "peer.example", *, replace: bool = False, **values: object
+) -> int:
+    new = NewSecret(**{"terminal": terminal, "peer": peer, "secret": b"a shared secret!"} | values)  # type: ignore[arg-type]
+    return store.secrets.add(new, replace=replace, actor=ACTOR).id
 
 
 def anchor(der: bytes = b"der", name: str = "CN=Root") -> NewKey:
@@ -94,6 +105,7 @@ def test_replacing_ends_the_old_key_and_keeps_what_belongs_to_the_terminal(store
     old = enroll(store)
     add_policy(store, "meter")
     add_identity(store, terminals=("meter",))
+    add_secret(store)
     store.terminals.reserve(old.kid, 5)
     new = enroll(store, secret=b"f" * 16, replace=True)
     assert store.terminals.find_channel(old.kid) is None
@@ -101,6 +113,7 @@ def test_replacing_ends_the_old_key_and_keeps_what_belongs_to_the_terminal(store
     assert store.terminals.reserve(new.kid, 1) == 0
     assert store.policies.all()[0].terminal == "meter"
     assert store.identities.all()[0].terminals == ("meter",)
+    assert store.secrets.all()[0].terminal == "meter"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-a", "a" * 65, "ü", 'a"', "a\n", "*"])
@@ -131,14 +144,20 @@ def test_a_disabled_terminal_is_kept_and_not_found(store: Store) -> None:
     assert store.terminals.find_channel(channel.kid) == channel
 
 
-def test_removing_a_terminal_takes_its_rules_along_and_leaves_its_identity_to_nobody(store: Store) -> None:
+def test_removing_a_terminal_takes_its_rules_and_secrets_along_and_leaves_its_identity_to_nobody(
+    store: Store,
+) -> None:
     channel = enroll(store)
     add_policy(store, "meter")
     kept = add_policy(store, "*")
     add_identity(store, terminals=("meter",))
+    enroll(store, "other")
+    add_secret(store, "meter")
+    kept_secret = add_secret(store, "other")
     store.terminals.remove("meter", actor=ACTOR)
     assert store.terminals.find_channel(channel.kid) is None
     assert [policy.id for policy in store.policies.all()] == [kept]
+    assert [secret.id for secret in store.secrets.all()] == [kept_secret]
     assert store.identities.all()[0].terminals == ()
 
 
@@ -148,6 +167,7 @@ def test_unknown_terminals_are_named_in_the_error(store: Store) -> None:
         lambda: store.terminals.set_enabled("ghost", True, actor=ACTOR),
         lambda: add_policy(store, "ghost"),
         lambda: add_identity(store, terminals=("ghost",)),
+        lambda: add_secret(store, "ghost"),
     ):
         with pytest.raises(ConfigurationError, match="'ghost'"):
             change()
@@ -270,6 +290,158 @@ def test_an_identity_comes_back_whole_and_is_replaced_only_on_demand(store: Stor
         store.identities.remove("id", actor=ACTOR)
 
 
+def test_a_pattern_as_long_as_may_be_is_kept(store: Store) -> None:
+    enroll(store)
+    name = "dn:CN=" + "ü" * (PATTERN_LIMIT - 6)
+    add_policy(store, peer=name)
+    add_identity(store, peer=name)
+    store.trust.add([pin(peer=name)], actor=ACTOR)
+    add_secret(store, peer=name, local_identity=name)
+    kept = store.policies.all()[0], store.identities.all()[0], store.trust.all()[0], store.secrets.all()[0]
+    assert {each.peer for each in kept} == {name}
+
+
+# --- shared secrets ---------------------------------------------------------------------------------------
+
+
+def test_a_pre_shared_key_comes_back_whole_and_normal(store: Store) -> None:
+    enroll(store)
+    new = NewSecret(
+        terminal="meter", peer="Peer.Example.", secret=b"\x00 a shared secret", local_identity="meter@Example.com"
+    )
+    kept = store.secrets.add(new, actor=ACTOR)
+    assert store.secrets.all() == [kept]
+    assert (kept.kind, kept.terminal, kept.peer) == (SharedSecretKind.PRE_SHARED_KEY, "meter", "dns:peer.example")
+    assert (kept.secret, kept.local_identity) == (b"\x00 a shared secret", "email:meter@example.com")
+    assert (kept.identifier, kept.required) == ("", False)
+
+
+def test_a_post_quantum_key_has_an_identifier_and_may_be_required(store: Store) -> None:
+    enroll(store)
+    add_secret(store, peer="*", identifier="ppk-1", required=True)
+    [kept] = store.secrets.all()
+    assert (kept.kind, kept.identifier, kept.required) == (SharedSecretKind.POST_QUANTUM, "ppk-1", True)
+    assert kept.peer == "*"
+
+
+def test_a_shared_secret_shows_in_no_representation_and_no_table(store: Store, raw: Raw) -> None:
+    enroll(store)
+    add_secret(store)
+    assert "a shared secret!" not in repr(
+        NewSecret(terminal="meter", peer="a.example", secret=b"a shared secret!")
+    )
+    assert "a shared secret!" not in repr(store.secrets.all())
+    assert b"a shared secret!" not in bytes(raw("SELECT sealed_secret FROM shared_secrets")[0][0])
+    assert "a shared secret!" not in repr(raw("SELECT * FROM audit"))
+
+
+def test_a_terminal_has_one_secret_of_a_kind_for_a_peer_and_another_only_on_demand(store: Store) -> None:
+    enroll(store)
+    enroll(store, "other")
+    first = add_secret(store)
+    kept = [
+        first,
+        add_secret(store, "other"),
+        add_secret(store, peer="ip:192.0.2.1"),
+        add_secret(store, identifier="ppk-1"),
+        add_secret(store, identifier="ppk-2"),
+    ]
+    with pytest.raises(ConfigurationError, match=r"pre-shared key for dns:peer\.example already; --replace"):
+        add_secret(store, secret=b"another secret!!", local_identity="dns:meter.example")
+    with pytest.raises(ConfigurationError, match="'ppk-2' for"):
+        add_secret(store, identifier="ppk-2")
+    assert [secret.id for secret in store.secrets.all()] == kept
+    newer = add_secret(store, secret=b"another secret!!", replace=True)
+    assert [secret.id for secret in store.secrets.all()] == [*kept[1:], newer]
+    assert store.secrets.all()[-1].secret == b"another secret!!"
+
+
+def test_a_shared_secret_is_removed_by_its_id(store: Store) -> None:
+    enroll(store)
+    first = add_secret(store)
+    store.secrets.remove(first, actor=ACTOR)
+    assert store.secrets.all() == []
+    assert add_secret(store) > first
+    with pytest.raises(ConfigurationError, match=f"id {first}; see: locum secret list"):
+        store.secrets.remove(first, actor=ACTOR)
+
+
+def test_changes_of_shared_secrets_are_audited_without_them(store: Store) -> None:
+    enroll(store)
+    first = add_secret(store)
+    second = add_secret(store, replace=True)
+    third = add_secret(store, identifier="ppk-1", required=True)
+    store.secrets.remove(third, actor=ACTOR)
+    entries = store.audit.newest(4)
+    assert {(entry.actor, entry.subject) for entry in entries} == {(ACTOR, "meter")}
+    assert [(entry.action, entry.detail) for entry in entries] == [
+        ("secret.add", f"pre-shared key for dns:peer.example (id {first})"),
+        ("secret.replace", f"pre-shared key for dns:peer.example (id {second})"),
+        ("secret.add", f"post-quantum pre-shared key 'ppk-1' for dns:peer.example (id {third})"),
+        ("secret.remove", f"post-quantum pre-shared key 'ppk-1' for dns:peer.example (id {third})"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "peer = '*'",
+        "local_identity = 'dns:another.example'",
+        "required = NOT required",
+        "identifier = 'ppk-2'",
+        "terminal_id = (SELECT id FROM terminals WHERE name = 'other')",
+    ],
+)
+def test_a_shared_secret_opens_only_in_its_row_as_it_was_written(store: Store, raw: Raw, change: str) -> None:
+    enroll(store)
+    enroll(store, "other")
+    number = add_secret(store, identifier="ppk-1", required=True)
+    raw(f"UPDATE shared_secrets SET {change}")
+    with pytest.raises(
+        ConfigurationError, match=f"altered in the database: remove it with locum secret remove {number}"
+    ):
+        store.secrets.all()
+    store.secrets.remove(number, actor=ACTOR)
+    assert store.secrets.all() == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"secret": b""},
+        {"secret": bytes(SECRET_LIMIT + 1)},
+        {"peer": ""},
+        {"peer": "ip:192.0.2.0/24"},
+        {"peer": "pin:server"},
+        {"local_identity": "dns:*.example"},
+        {"local_identity": "*"},
+        {"required": True},
+        {"identifier": "a\nb"},
+        {"identifier": "ü" * (IDENTIFIER_LIMIT // 2 + 1)},
+        {"identifier": "\udcff"},
+        {"identifier": "ppk-1", "local_identity": "dns:meter.example"},
+    ],
+)
+def test_shared_secrets_that_make_no_sense_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        NewSecret(**({"terminal": "meter", "peer": "peer.example", "secret": b"s" * 16} | values))  # type: ignore[arg-type]
+    assert "s" * 16 not in str(caught.value)
+
+
+def test_shared_secrets_as_long_as_may_be_are_kept(store: Store) -> None:
+    enroll(store)
+    add_secret(store, secret=b"\xff" * SECRET_LIMIT, identifier="a" * IDENTIFIER_LIMIT)
+    [kept] = store.secrets.all()
+    assert (kept.secret, kept.identifier) == (b"\xff" * SECRET_LIMIT, "a" * IDENTIFIER_LIMIT)
+
+
+def test_the_name_that_a_terminal_goes_by_is_kept_as_it_was_written(store: Store) -> None:
+    enroll(store)
+    add_secret(store, peer="dn:CN=Peer,O=Example", local_identity="dn:CN=Meter 7,O=Example")
+    [kept] = store.secrets.all()
+    assert (kept.peer, kept.local_identity) == ("dn:CN=peer,O=example", "dn:CN=Meter 7,O=Example")
+
+
 # --- generation and audit ---------------------------------------------------------------------------------
 
 
@@ -280,16 +452,18 @@ def test_every_change_raises_the_generation_and_is_seen_by_another_store(store: 
             lambda: enroll(store),
             lambda: add_policy(store, "meter"),
             lambda: add_identity(store),
+            lambda: add_secret(store),
             lambda: store.trust.add([anchor()], actor=ACTOR),
             lambda: store.terminals.set_enabled("meter", False, actor=ACTOR),
             lambda: store.policies.remove(store.policies.all()[0].id, actor=ACTOR),
             lambda: store.identities.remove("id", actor=ACTOR),
+            lambda: store.secrets.remove(store.secrets.all()[0].id, actor=ACTOR),
             lambda: store.trust.remove([store.trust.all()[0].id], actor=ACTOR),
             lambda: store.terminals.remove("meter", actor=ACTOR),
         ):
             change()
             seen.append(other.generation())
-    assert seen == list(range(seen[0], seen[0] + 10))
+    assert seen == list(range(seen[0], seen[0] + 12))
 
 
 def test_what_changes_no_configuration_leaves_the_generation(store: Store) -> None:
@@ -304,13 +478,16 @@ def test_what_changes_no_configuration_leaves_the_generation(store: Store) -> No
 
 
 def test_a_snapshot_holds_everything_at_its_generation(store: Store) -> None:
+    enroll(store)
     add_policy(store)
     add_identity(store)
+    add_secret(store)
     store.trust.add([anchor()], actor=ACTOR)
     snapshot = store.snapshot()
     assert snapshot.generation == store.generation()
     assert snapshot.policies == tuple(store.policies.all())
     assert snapshot.identities == tuple(store.identities.all())
+    assert snapshot.shared_secrets == tuple(store.secrets.all())
     assert snapshot.authentication_keys == tuple(store.trust.all())
 
 
@@ -358,6 +535,7 @@ def test_a_change_that_cannot_be_audited_does_not_happen(store: Store, raw: Raw)
         lambda: enroll(store, "other"),
         lambda: add_policy(store),
         lambda: add_identity(store),
+        lambda: add_secret(store),
         lambda: store.trust.add([anchor()], actor=ACTOR),
         lambda: store.terminals.remove("meter", actor=ACTOR),
     ):

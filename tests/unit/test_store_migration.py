@@ -6,16 +6,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from tests.support.stores import NODE_KEY, Raw, enroll, finish, start_process
+from tests.support.stores import ACTOR, NODE_KEY, Raw, enroll, finish, start_process
 
 from locum.errors import ConfigurationError
-from locum.store import Store, migration, schema
+from locum.store import NewSecret, Store, migration, schema
 from locum.store.engine import connect, database_url
 from locum.store.migration import SCRIPTS
+from locum.store.sealing import Sealer
 
 pytest_plugins = ["tests.support.store_fixtures"]
 
@@ -37,6 +39,29 @@ def test_the_newest_migration_is_the_one_that_the_code_expects() -> None:
     configuration = Config()
     configuration.set_main_option("script_location", str(SCRIPTS))
     assert ScriptDirectory.from_config(configuration).get_current_head() == schema.HEAD
+
+
+def test_a_database_of_the_first_version_is_migrated_with_everything_in_it(location: str, raw: Raw) -> None:
+    engine = connect(database_url(location))
+    with engine.connect().execution_options(locum_writing=True) as connection, connection.begin():
+        configuration = Config(attributes={"connection": connection})
+        configuration.set_main_option("script_location", str(SCRIPTS))
+        command.upgrade(configuration, "0001")
+    engine.dispose()
+    sealed = Sealer(NODE_KEY).seal(b"locum node key", table="meta", row="1", column="sealed_check")
+    raw("INSERT INTO meta VALUES (1, 0, 5, 2, :sealed)", sealed=sealed)
+    raw("INSERT INTO terminals VALUES (1, 'meter', :kid, 0, true)", kid=b"\x00\x01")
+    raw("INSERT INTO policies VALUES (1, 1, 'dns:a.example', 'allow', 0)")
+    raw("INSERT INTO identities VALUES (1, 'id', '*', 'chain', :sealed, false, 0)", sealed=b"")
+    raw("INSERT INTO identity_terminals VALUES (1, 1)")
+    with Store.open(location, NODE_KEY) as store:
+        assert store.generation() == 5
+        assert [policy.peer for policy in store.policies.all()] == ["dns:a.example"]
+        new = NewSecret(terminal="meter", peer="a.example", secret=b"s")
+        added = store.secrets.add(new, actor=ACTOR)
+        assert store.secrets.all() == [added]
+    assert raw("SELECT * FROM identity_terminals") == [(1, 1)]
+    assert raw("SELECT version_num FROM alembic_version") == [(schema.HEAD,)]
 
 
 def test_opening_again_changes_nothing(location: str, raw: Raw) -> None:

@@ -9,8 +9,8 @@ from locum.authority.messages import encode_error
 from locum.errors import Refused, Unavailable
 from locum.handshake import PeerRejected
 from locum.link.coap import Code
-from locum.terminal.channel import ANSWER_TIMEOUT, HOLD_DOWN, Answer, DelegateFailed
-from locum.terminal.connecting import LONGEST_PAUSE, AskDelegate
+from locum.terminal.channel import ANSWER_TIMEOUT, HOLD_DOWN, LONGEST_PAUSE, Answer, DelegateFailed
+from locum.terminal.connecting import AskDelegate
 from locum.terminal.steps import Actor, StepName
 from locum.tls.registry import NamedGroup
 

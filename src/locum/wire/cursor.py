@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from struct import Struct
 
 from locum.errors import DecodeError
+
+_U16, _U32 = Struct(">H").pack, Struct(">I").pack
 
 
 class Reader:
@@ -41,11 +44,19 @@ class Reader:
 
     def u8(self) -> int:
         """Read one byte as an unsigned integer."""
-        return self.integer(1)
+        position = self._position
+        if position >= self._end:
+            raise DecodeError("1 bytes expected, 0 left")
+        self._position = position + 1
+        return self._data[position]
 
     def u16(self) -> int:
         """Read two bytes as an unsigned integer."""
-        return self.integer(2)
+        position = self._position
+        if position + 2 > self._end:
+            raise DecodeError(f"2 bytes expected, {self._end - position} left")
+        self._position = position + 2
+        return self._data[position] << 8 | self._data[position + 1]
 
     def u24(self) -> int:
         """Read three bytes as an unsigned integer."""
@@ -97,11 +108,15 @@ class Writer:
 
     def u8(self, value: int) -> None:
         """Append one byte."""
-        self.integer(value, 1)
+        if not 0 <= value <= 0xFF:
+            raise ValueError(f"{value} does not fit in 1 bytes")
+        self._buffer.append(value)
 
     def u16(self, value: int) -> None:
         """Append two bytes."""
-        self.integer(value, 2)
+        if not 0 <= value <= 0xFFFF:
+            raise ValueError(f"{value} does not fit in 2 bytes")
+        self._buffer += _U16(value)
 
     def u24(self, value: int) -> None:
         """Append three bytes."""
@@ -109,7 +124,9 @@ class Writer:
 
     def u32(self, value: int) -> None:
         """Append four bytes."""
-        self.integer(value, 4)
+        if not 0 <= value <= 0xFFFFFFFF:
+            raise ValueError(f"{value} does not fit in 4 bytes")
+        self._buffer += _U32(value)
 
     def vector(self, data: bytes, size: int) -> None:
         """Append `data` preceded by its length in `size` bytes."""

@@ -1,0 +1,96 @@
+"""What strangers can make an endpoint ask of its authority, and what it must not take for somebody else's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+from tests.support.ike_memory import LEFT_ADDRESS, RIGHT_ADDRESS, Network, keys_agree, network
+
+from locum.delegate.limits import RateLimits
+from locum.delegate.sessions import SessionLimits
+from locum.ike.configuration import Connection, Limits, Timing
+from locum.ike.engine import Path, State
+from locum.ike.registry import Version
+
+CONNECTION = Connection(timing=Timing(handshake=10.0, liveness=0.0))
+VERSIONS = pytest.mark.parametrize("version", [Version.IKE_1, Version.IKE_2], ids=["ikev1", "ikev2"])
+#: Nothing else than the pace of new SAs counts.
+PACE = Limits(cookie_threshold=1000, half_open=1000, begun_per_second=1.0, begun_at_once=8)
+
+
+def first_message(version: Version) -> bytes:
+    """The first message of an initiator."""
+    made = network(replace(CONNECTION, version=version))
+    made.disturb = lambda passage: ()
+    made.connect()
+    return made.log[0].message
+
+
+def flood(made: Network, message: bytes, count: int) -> None:
+    """So many strangers, each with an SPI and an address of its own, begin with the right end and hear nothing."""
+    made.disturb = lambda passage: ()
+    for number in range(1, count + 1):
+        spi, address = (number + (1 << 60)).to_bytes(8, "big"), IPv4Address((10 << 24) + number)
+        made.right.endpoint.receive(spi + message[8:], Path(RIGHT_ADDRESS, 500, address, 500), now=made.now)
+        made.run()
+
+
+def test_pace_of_strangers_is_bounded_however_soon_their_sas_end() -> None:
+    made = network(replace(CONNECTION, version=Version.IKE_1), limits=PACE)
+    flood(made, first_message(Version.IKE_1), 100)
+    assert made.right.endpoint.half_open == 8
+    made.advance(4.0)
+    flood(made, first_message(Version.IKE_1)[:-1] + b"\x55", 100)
+    assert made.right.endpoint.half_open == 8 + 4
+
+
+def test_second_half_of_the_pace_is_for_those_who_show_a_cookie() -> None:
+    made = network(CONNECTION, limits=PACE)
+    flood(made, first_message(Version.IKE_2), 100)
+    assert made.right.endpoint.half_open == 5
+    made.disturb = lambda passage: ((0.0, passage),)
+    made.connect()
+    assert made.left.sa.state is State.ESTABLISHED
+    assert keys_agree(made)
+
+
+def test_defaults_fit_what_a_delegate_has_for_one_terminal() -> None:
+    limits, sessions, rate = Limits(), SessionLimits(), RateLimits()
+    assert limits.cookie_threshold < limits.half_open < sessions.per_terminal
+    # Two requests for each handshake of IKEv2.
+    assert 2 * limits.begun_per_second < rate.rate
+    assert 2 * limits.begun_at_once < rate.burst
+
+
+@VERSIONS
+def test_first_message_that_is_sent_back_begins_nothing(version: Version) -> None:
+    made = network(replace(CONNECTION, version=version))
+    made.disturb = lambda passage: ()
+    made.connect()
+    (sa,) = made.left.endpoint.sas
+    made.inject(made.left, made.log[0].message)
+    made.inject(made.left, made.log[0].message, source=IPv4Address("203.0.113.9"))
+    assert made.left.endpoint.sas == (sa,)
+    assert made.left.endpoint.half_open == 0
+    # And what was begun goes on.
+    made.disturb = lambda passage: ((0.0, passage),)
+    made.advance(2.0)
+    assert sa.state is State.ESTABLISHED
+
+
+def test_handshake_does_not_go_on_from_another_address() -> None:
+    made = network(CONNECTION)
+    moved = IPv4Address("203.0.113.9")
+    made.disturb = lambda passage: ((0.0, passage),) if len(made.log) < 3 else ()
+    made.connect()
+    third = made.log[2].message
+    made.right.endpoint.receive(third, Path(RIGHT_ADDRESS, 500, moved, 500), now=made.now)
+    made.run()
+    (sa,) = made.right.endpoint.sas
+    assert sa.state is State.CONNECTING
+    assert sa.path.remote == LEFT_ADDRESS
+    made.right.endpoint.receive(third, Path(RIGHT_ADDRESS, 500, LEFT_ADDRESS, 4500), now=made.now)
+    made.run()
+    assert sa.state is State.ESTABLISHED

@@ -1,10 +1,11 @@
-"""Fuzz targets: what reads credential files, their state, configurations, patterns, addresses and PEM."""
+"""Fuzz targets: what reads credential files, their state, configurations, patterns, addresses, secrets and PEM."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from locum.cli import secret
 from locum.cli.pem import parse_blocks
 from locum.errors import LocumError
 from locum.link.oscore import Credential
@@ -83,6 +84,10 @@ def _pem(data: bytes) -> None:
         assert block.data.rstrip(b"\n") in data
 
 
+def _secret(data: bytes) -> None:
+    secret._decoded(data[1:], in_hex=data[:1] == b"h", in_base64=data[:1] == b"b")
+
+
 def _sealed(data: bytes) -> None:
     _SEALER.open(data, **_PLACE)
 
@@ -97,6 +102,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "delegate_address": _guarded(_delegate_address),
     "database_url": _guarded(_database_url),
     "pem": _guarded(_pem),
+    "secret": _guarded(_secret),
     "sealed_secret": _guarded(_sealed),
 }
 
@@ -132,5 +138,6 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     "delegate_address": (b"coap://127.0.0.1:5683", b"coap+tcp://[::1]"),
     "database_url": (b"postgresql://u:p@h/d?host=/tmp", b"sqlite:////tmp/x.db", b"/data"),
     "pem": (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",),
+    "secret": (b"t correct horse\n", b"h00 ff\n0a", b"bAAECAw==\r\n"),
     "sealed_secret": (_SEALER.seal(b"secret", **_PLACE),),
 }

@@ -12,10 +12,11 @@ from typing import Self
 
 from tests.support.peers import CertificateAuthority
 
+from locum.cli.main import run
 from locum.demo.ipsec_terminal import IpsecTerminal
 from locum.demo.laboratory import Host, Laboratory, Middle
 from locum.demo.namespaces import connect
-from locum.demo.node import DemoNode
+from locum.demo.node import DATA, DemoNode
 from locum.terminal.credential import TerminalCredential, load_credential, save_credential
 
 WEST, EAST = "west", "east"
@@ -66,15 +67,16 @@ class Site:
         directory.mkdir()
         node = DemoNode(directory, listen="0.0.0.0", namespace=self.laboratory.delegate)
         self._running.enter_context(node)
-        node.command("trust", "add", str(authority.path))
-        node.command("policy", "add", "--terminal", "*", "--peer", "dns:*.example", "--action", "allow")
+        administer(node, "trust", "add", authority.path)
+        administer(node, "policy", "add", "--terminal", "*", "--peer", "dns:*.example", "--action", "allow")
         port = node.address.rpartition(":")[2]
         for terminal in terminals:
             address = f"coap://{HOSTS[terminal]}:{port}"
-            node.command("enroll", "terminal", terminal, "--address", address, "--out", path_of(terminal))
+            credential = directory / path_of(terminal)
+            administer(node, "enroll", "terminal", terminal, "--address", address, "--out", credential)
             issued = authority.issue(f"{name}-{terminal}", names=(f"{terminal}.example",), usage="ipsec")
-            words = ("--cert", str(issued.chain), "--key", str(issued.key), "--terminal", terminal)
-            node.command("identity", "add", terminal, *words)
+            words = ("--cert", issued.chain, "--key", issued.key, "--terminal", terminal)
+            administer(node, "identity", "add", terminal, *words)
         return node
 
     def credential(self, terminal: str, *nodes: DemoNode) -> Path:
@@ -114,6 +116,11 @@ class Site:
         namespace = self.host(terminal).namespace
         families = [namespace.ip(family, what) for family in ("-4", "-6") for what in ("rule", "route")]
         return "\n".join((namespace.ip("-o", "link"), *families))
+
+
+def administer(node: DemoNode, *words: str | Path) -> None:
+    """Run an administrator's command on a node's data, without a process for it."""
+    assert run([*map(str, words), "--data", str(node.directory / DATA)]) == 0, words
 
 
 def path_of(terminal: str) -> str:

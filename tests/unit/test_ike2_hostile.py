@@ -1,4 +1,4 @@
-"""IKEv2 under attack: malformed, altered, replayed, reflected and unexpected messages, of strangers and of peers."""
+"""IKEv2 under attack: messages malformed, altered, replayed, reflected, out of turn; of strangers and peers."""
 
 from __future__ import annotations
 

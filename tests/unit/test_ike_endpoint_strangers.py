@@ -11,8 +11,9 @@ from tests.support.ike_memory import LEFT_ADDRESS, RIGHT_ADDRESS, Network, keys_
 from locum.delegate.limits import RateLimits
 from locum.delegate.sessions import SessionLimits
 from locum.ike.configuration import Connection, Limits, Timing
-from locum.ike.engine import Path, State
+from locum.ike.engine import ChildFailed, Path, State
 from locum.ike.registry import Version
+from locum.ike.v2.entries import MAX_CHILDREN
 
 CONNECTION = Connection(timing=Timing(handshake=10.0, liveness=0.0))
 VERSIONS = pytest.mark.parametrize("version", [Version.IKE_1, Version.IKE_2], ids=["ikev1", "ikev2"])
@@ -94,3 +95,16 @@ def test_handshake_does_not_go_on_from_another_address() -> None:
     made.right.endpoint.receive(third, Path(RIGHT_ADDRESS, 500, LEFT_ADDRESS, 4500), now=made.now)
     made.run()
     assert sa.state is State.ESTABLISHED
+
+
+def test_peer_that_never_deletes_what_it_replaces_does_not_get_ever_more() -> None:
+    made = network(CONNECTION).connect()
+    children = made.right.sa._core.children  # type: ignore[attr-defined]
+    (entry,) = children
+    for _ in range(2 * MAX_CHILDREN - 1):
+        children.add(entry)
+    made.left.sa.rekey_child(made.left.child, now=made.now)
+    made.run()
+    assert len(children) == 2 * MAX_CHILDREN
+    (failed,) = made.left.of(ChildFailed)
+    assert "NO_ADDITIONAL_SAS" in str(failed.error)

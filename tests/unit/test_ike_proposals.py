@@ -233,6 +233,21 @@ def test_perfect_forward_secrecy_is_refused_where_one_side_cannot(
         proposals2.choose_child(ChildPolicy(groups=groups), sa(esp(AES_GCM_128, *offered, NO_ESN)), spi=SPI)
 
 
+@pytest.mark.parametrize(
+    ("offered", "group"),
+    [
+        pytest.param((), None, id="without"),
+        pytest.param((X25519,), alg.CURVE25519, id="insists"),
+        pytest.param((X25519, transform(4, 0)), None, id="either"),
+    ],
+)
+def test_default_policy_does_without_perfect_forward_secrecy_unless_the_peer_insists(
+    offered: tuple[p2.Transform, ...], group: alg.Group | None
+) -> None:
+    chosen = proposals2.choose_child(ChildPolicy(), sa(esp(AES_GCM_128, *offered, NO_ESN)), spi=SPI)
+    assert chosen.suite.group is group
+
+
 def test_extended_sequence_numbers_follow_the_policy() -> None:
     offer = sa(esp(AES_GCM_128, NO_ESN, ESN))
     assert not proposals2.choose_child(ChildPolicy(), offer, spi=SPI).suite.extended_sequence_numbers
@@ -597,7 +612,7 @@ def test_chacha20_is_not_offered_where_it_has_no_number() -> None:
         phase2(20),
         phase2(28, KEY_LENGTH=None, AUTHENTICATION_ALGORITHM=None),
         phase2(GROUP_DESCRIPTION=2),
-        phase2(GROUP_DESCRIPTION=19),
+        phase2(GROUP_DESCRIPTION=5),
         phase2(ENCAPSULATION_MODE=None),
         phase2(ENCAPSULATION_MODE=2),
         phase2(ENCAPSULATION_MODE=61443),

@@ -113,7 +113,7 @@ def help_text() -> str:
         (
             "Usage: locum COMMAND [OPTIONS]",
             "",
-            "The stand-in for key exchange: a delegate does the public-key work of TLS and IKE for those that cannot.",
+            "The stand-in for key exchange: a delegate does the public-key work of TLS and IKE for devices.",
             "",
             "Commands:",
             *lines,

@@ -27,6 +27,8 @@ _CAPPED, _WITH_ATTRIBUTES = 0x100, 0x200
 _ERROR, _DONE = 2, 3
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _EXPLANATION = 1
+# linux/err.h
+_MAX_ERRNO = 4095
 _KIND_MASK = 0x3FFF
 
 # Integers are in the byte order and alignment of this machine.
@@ -148,6 +150,8 @@ def _check(body: bytes, flags: int) -> None:
     code = -_CODE.unpack_from(body)[0]
     if code <= 0:
         return
+    if code > _MAX_ERRNO:
+        raise DecodeError(f"the kernel reports error {code}, and there is none of that number")
     explanation = b""
     if flags & _CAPPED and flags & _WITH_ATTRIBUTES:
         explanation = dict(attributes(body[_CODE.size + _HEADER.size :])).get(_EXPLANATION, b"")

@@ -116,9 +116,9 @@ class Limits:
     """What a responder gives to strangers (RFC 7296 section 2.6).
 
     With `cookie_threshold` half-open SAs every new initiator must return a cookie first, which costs no memory;
-    with `half_open` of them new ones are dropped. `half_open_per_address` binds one source address. Strangers begin
-    `begun_per_second` SAs in the long run, and `begun_at_once` after a rest, the second half of them by a cookie.
-    IKEv1 has no cookies that cost nothing.
+    with `half_open` of them new ones are dropped. `half_open_per_address` binds one source address. Strangers
+    begin `begun_per_second` SAs in the long run, and `begun_at_once` after a rest, the second half of them by a
+    cookie. IKEv1 has no cookies that cost nothing.
 
     The values fit a delegate's own for one terminal: every half-open SA is one of 64 sessions there, of which some
     are left for the SAs that are established, and every beginning is one of 60 requests in a second.

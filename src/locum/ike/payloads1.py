@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 from locum.errors import DecodeError
@@ -493,20 +494,42 @@ _PARSERS: dict[int, Callable[[Reader], Payload]] = {
 }
 
 
+#: Payloads that peers send alike again and again; so many of them, of so many bytes at most, are remembered.
+_REPEATED = frozenset(
+    {
+        PayloadType1.SECURITY_ASSOCIATION,
+        PayloadType1.IDENTIFICATION,
+        PayloadType1.CERTIFICATE_REQUEST,
+        PayloadType1.VENDOR_ID,
+    }
+)
+_REMEMBERED = 256
+_MAX_REMEMBERED = 1024
+
+
 def interpret(raw: RawPayload, *, public_key_encryption: bool = False) -> Payload:
     """The payload that `raw` is, or `Unknown`; DecodeError for a malformed body.
 
     `public_key_encryption` reads ID and nonce payloads as `Ciphertext` (RFC 2409 section 5.2).
     """
-    parse = _PARSERS.get(raw.type)
-    if parse is None:
-        return Unknown(type=raw.type, body=raw.body)
-    if public_key_encryption and raw.type in (PayloadType1.IDENTIFICATION, PayloadType1.NONCE):
-        return Ciphertext(type=PayloadType1(raw.type), data=raw.body)
-    reader = Reader(raw.body)
-    payload = parse(reader)
+    kind = raw.type
+    if kind not in _PARSERS:
+        return Unknown(type=kind, body=raw.body)
+    if public_key_encryption and kind in (PayloadType1.IDENTIFICATION, PayloadType1.NONCE):
+        return Ciphertext(type=PayloadType1(kind), data=raw.body)
+    if kind in _REPEATED and len(raw.body) <= _MAX_REMEMBERED:
+        return _interpret_once(kind, raw.body)
+    return _interpret(kind, raw.body)
+
+
+def _interpret(kind: int, body: bytes) -> Payload:
+    reader = Reader(body)
+    payload = _PARSERS[kind](reader)
     reader.finish()
     return payload
+
+
+_interpret_once = lru_cache(_REMEMBERED)(_interpret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -543,7 +566,7 @@ def parse_payloads(
 
 def write_payloads(payloads: tuple[Payload, ...]) -> tuple[int, bytes]:
     """The type of the first payload (0: none) and the chain as bytes."""
-    return write_chain((payload.type, body_of(payload)) for payload in payloads)
+    return write_chain([(payload.type, body_of(payload)) for payload in payloads])
 
 
 def body_of(payload: Payload) -> bytes:

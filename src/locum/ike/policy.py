@@ -78,6 +78,10 @@ class Phase1Policy:
     groups: tuple[Group, ...] = (*_CURVES, *_MODP)
     lifetime: int | None = IKE_LIFETIME
 
+    def __hash__(self) -> int:
+        # As that of `IkePolicy`.
+        return hash((len(self.methods), len(self.encryptions), len(self.prfs), len(self.groups), self.lifetime))
+
     def __post_init__(self) -> None:
         """Refuse what phase 1 has no number for: ConfigurationError."""
         for encryption in self.encryptions:
@@ -89,7 +93,9 @@ class Phase1Policy:
 class ChildPolicy:
     """A CHILD_SA of IKEv2, or quick mode: the most preferred first in every field.
 
-    None in `groups` stands for doing without perfect forward secrecy. `encryptions` say nothing for AH.
+    None in `groups` stands for doing without perfect forward secrecy. By default we do, unless the peer insists:
+    one may take the first CHILD_SA, which never has it, and then no successor without. `encryptions` say nothing
+    for AH.
     `extended_sequence_numbers` are the acceptable values. `modes` and `lifetime` (seconds, None offers none)
     matter in IKEv1, where they are negotiated here.
     """
@@ -97,7 +103,7 @@ class ChildPolicy:
     protocol: ProtocolId = ProtocolId.ESP
     encryptions: tuple[Encryption, ...] = _ENCRYPTIONS
     integrities: tuple[Integrity, ...] = _INTEGRITIES
-    groups: tuple[Group | None, ...] = (None,)
+    groups: tuple[Group | None, ...] = (None, alg.CURVE25519, *_CURVES, alg.CURVE448, *_MODP)
     additional: tuple[tuple[Group | None, ...], ...] = ()
     extended_sequence_numbers: tuple[bool, ...] = (False, True)
     modes: tuple[EncapsulationMode, ...] = (EncapsulationMode.TUNNEL,)

@@ -138,7 +138,7 @@ def _answer(phase1: Phase1, first: Message) -> Steps[Phase1Suite]:
     restricted, wanted = phase1.restricted_to_one_group(first)
     hidden = encrypts(wanted)
     first = first if hidden else first.in_clear()
-    start = phase1.start(Exchange.AGGRESSIVE, restricted.body, first.body(_SA), group=wanted.group.id)
+    start = phase1.start(Exchange.AGGRESSIVE, restricted, first.body(_SA), group=wanted.group.id)
     requests: list[Request] = [start]
     if hidden:
         requests += (disclosure(first, from_initiator=True), EncryptedIntroductionRequest())

@@ -117,7 +117,7 @@ def respond(phase1: Phase1) -> Steps[Outcome]:
     phase1.learn(first)
     restricted = phase1.restricted(first)
     offered = first.body(PayloadType1.SECURITY_ASSOCIATION)
-    response = yield from ask(phase1.start(Exchange.MAIN, restricted.body, offered), IkeStartResponse)
+    response = yield from ask(phase1.start(Exchange.MAIN, restricted, offered), IkeStartResponse)
     suite, chosen = phase1.chosen(restricted, response)
     answer = body_payload(PayloadType1.SECURITY_ASSOCIATION, chosen)
     yield Send(name="main mode 2", payloads=(answer, *phase1.vendor_ids()), repeat=Repeat.ON_REQUEST)

@@ -41,7 +41,7 @@ from locum.ike.payloads1 import (
     body_of,
 )
 from locum.ike.policy import Phase1Policy
-from locum.ike.proposals1 import accept_phase1, choose_phase1, offer_phase1, restrict_phase1
+from locum.ike.proposals1 import accept_phase1, choose_phase1, offer_phase1
 from locum.ike.protection import CbcChain
 from locum.ike.registry import (
     VENDOR_ID_DPD,
@@ -71,21 +71,6 @@ class Outcome:
     suite: Phase1Suite
     keys: IsakmpKeys = field(repr=False)
     identity: str
-
-
-@dataclass(frozen=True, slots=True)
-class Restricted:
-    """What is left of a peer's offer, as such and as the body of an SA payload."""
-
-    sa: SecurityAssociation
-    body: bytes
-
-    @classmethod
-    def of(cls, message: Message, policy: Phase1Policy) -> Restricted:
-        """Cut the offer in `message` down to `policy`. Raises: NoProposalChosen."""
-        offered = message.one(SecurityAssociation)
-        left = restrict_phase1(offered, policy)
-        return cls(left, message.body(PayloadType1.SECURITY_ASSOCIATION) if left == offered else body_of(left))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,11 +133,11 @@ class Phase1:
         body = response.sa or body_of(offer)
         return SecurityAssociation.parse(Reader(body)), body_payload(PayloadType1.SECURITY_ASSOCIATION, body)
 
-    def restricted(self, message: Message) -> Restricted:
-        """The peer's offer, cut down to what we can do. Raises: NoProposalChosen."""
-        return Restricted.of(message, self.connection.phase1)
+    def restricted(self, message: Message) -> bytes:
+        """The peer's offer, cut down to what we can do, as the body of an SA payload. Raises: NoProposalChosen."""
+        return offers.cut_down(self.connection.phase1, message.body(PayloadType1.SECURITY_ASSOCIATION))
 
-    def restricted_to_one_group(self, message: Message) -> tuple[Restricted, Phase1Suite]:
+    def restricted_to_one_group(self, message: Message) -> tuple[bytes, Phase1Suite]:
         """As `restricted`, for aggressive mode: nothing that would make another first message than this one.
 
         That is a matter of the first transform that we can do, which is returned too. Raises: NoProposalChosen.
@@ -160,21 +145,21 @@ class Phase1:
         policy = self.connection.phase1
         first = choose_phase1(policy, message.one(SecurityAssociation)).suite
         policy = _of_one_kind(replace(policy, groups=(first.group,)), encrypted=encrypts(first))
-        return Restricted.of(message, policy), first
+        return offers.cut_down(policy, message.body(PayloadType1.SECURITY_ASSOCIATION)), first
 
     def accept(self, offer: SecurityAssociation, message: Message) -> Phase1Suite:
         """An initiator's algorithms: what the peer chose from our offer. Raises: AlteredProposal."""
         self.suite = accept_phase1(offer, message.one(SecurityAssociation)).suite
         return self.suite
 
-    def chosen(self, restricted: Restricted, response: IkeStartResponse) -> tuple[Phase1Suite, bytes]:
+    def chosen(self, restricted: bytes, response: IkeStartResponse) -> tuple[Phase1Suite, bytes]:
         """A responder's algorithms, and the body of the SA payload that says so to the peer.
 
         Raises: AlteredProposal when the authority chose something that was not offered.
         """
-        answer = SecurityAssociation.parse(Reader(response.sa)) if response.sa else restricted.sa
-        self.suite = accept_phase1(restricted.sa, answer).suite
-        return self.suite, response.sa or restricted.body
+        answer = response.sa or restricted
+        self.suite = offers.accept(restricted, answer)
+        return self.suite, answer
 
     # --- abilities ------------------------------------------------------------------------------------------
 

@@ -171,8 +171,10 @@ def answer(core: Core, request: Content) -> Answering:
     """
     _check_moment(core)
     replaced = _replaced(core, request)
-    if replaced is None and len(core.children) >= MAX_CHILDREN:
-        raise NoAdditionalSas(f"there are {MAX_CHILDREN} CHILD_SAs already")
+    # Each may have a successor beside it; a peer that never deletes what it has replaced does not get ever more.
+    room = MAX_CHILDREN if replaced is None else 2 * MAX_CHILDREN
+    if len(core.children) >= room:
+        raise NoAdditionalSas(f"there are {room} CHILD_SAs already")
     agreement = negotiation.choose(core, request)
     suite = agreement.suite
     groups = key_exchanges.groups_of(suite.group, suite.additional)

@@ -15,7 +15,7 @@ from locum.ike.payloads2 import Delete
 from locum.ike.registry import ProtocolId
 from locum.ipsec.sa import Protocol
 
-#: More CHILD_SAs than this under one IKE SA are refused.
+#: More CHILD_SAs than this under one IKE SA are refused; with those that have been replaced, more than twice that.
 MAX_CHILDREN = 64
 
 _PROTOCOL_IDS = {Protocol.ESP: ProtocolId.ESP, Protocol.AH: ProtocolId.AH}

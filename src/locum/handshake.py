@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from locum.errors import OperationError, Unauthenticated
+from locum.values import dataclass
 
 #: A certificate chain: its certificates, and the bytes of all of them with the stapled OCSP response.
 MAX_CERTIFICATES = 10

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from locum.authority.databases import PinnedKey, TrustMaterial, named_identity
 from locum.crypto.asymmetric.certificates import (
@@ -34,6 +33,7 @@ from locum.tls.registry import (
     scheme_name,
 )
 from locum.tls.schedule import certificate_verify_content
+from locum.values import dataclass
 
 #: For how many seconds a validated chain is taken as valid without another look.
 CACHE_LIFETIME = 300.0

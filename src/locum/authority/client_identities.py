@@ -6,7 +6,7 @@ Knows identities by what their certificates say; never a private key itself, onl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cryptography import x509
 
@@ -26,6 +26,7 @@ from locum.keys.port import PrivateKey
 from locum.patterns import PeerPattern, parse_pattern
 from locum.tls.operations import ClientCertificateRequest
 from locum.tls.registry import ProtocolVersion, SignatureScheme, scheme_name
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

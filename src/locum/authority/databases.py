@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from locum.errors import ConfigurationError, Refused
 from locum.keys.port import PrivateKey
 from locum.names import normalize_dns_name
 from locum.patterns import PeerPattern, parse_pattern
+from locum.values import dataclass
 
 #: Stands for every terminal, or every peer.
 ANY = "*"
@@ -104,13 +105,15 @@ class Policy:
             f"locum policy add --terminal {terminal} --peer {shlex.quote(shown)} --action allow",
         )
 
-    def foresee(self, terminal: str, address: str) -> Decision:
-        """May `terminal` reach a peer at `address` of which no more is known, if it proves what policy wants?"""
-        denying = self._match_once(terminal, Action.DENY, ("",), address)
+    def foresee(self, terminal: str, address: str, identity: str = "") -> Decision:
+        """May `terminal` reach a peer at `address` of which no more is known, if it proves what policy wants?
+
+        `identity` is what is known of it besides, which may be not all that it proves, or has proven.
+        """
+        denying = self._match_once(terminal, Action.DENY, (identity,), address)
         if denying is not None:
-            return Decision(
-                False, f"a policy denies terminal {terminal!r} the peers {denying}, and so ip:{address}"
-            )
+            shown = identity or f"ip:{address}"
+            return Decision(False, f"a policy denies terminal {terminal!r} the peers {denying}, and so {shown}")
         if any(self._rules.get((name, Action.ALLOW)) for name in (terminal, ANY)):
             return Decision(True)
         return Decision(

@@ -6,7 +6,7 @@ Knows kinds of values and their limits; no message and no operation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import cbor2
 
 from locum.errors import DecodeError
+from locum.values import dataclass
 
 #: The key under which every map says which message it is.
 TYPE = 0

@@ -7,7 +7,7 @@ peer's public key is a pinned one, since it must be known before the peer has sh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.authority.authentication import Pin
 from locum.authority.client_identities import KnownIdentity
@@ -16,6 +16,7 @@ from locum.crypto.asymmetric.signatures import PublicKey, encrypt_pkcs1
 from locum.errors import DecodeError, Refused
 from locum.ike.algorithms import Prf
 from locum.ike.payloads1 import MAX_NONCE, MIN_NONCE
+from locum.values import dataclass
 
 #: Bytes of what stands for a nonce that did not decrypt, and for an identification.
 _STAND_IN = 32

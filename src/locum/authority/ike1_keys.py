@@ -8,6 +8,8 @@ from __future__ import annotations
 from locum.ike import keying1
 from locum.ike.algorithms import Prf
 from locum.ike.keying1 import Cookies, PublicValues
+from locum.ike.payloads1 import write_payloads
+from locum.ike.v1.informational import sa_deletion
 
 
 class Phase1Keys:
@@ -50,3 +52,8 @@ class Phase1Keys:
         """HASH_I or HASH_R of the end with this identification (the body of its ID payload)."""
         function = keying1.hash_i if initiator else keying1.hash_r
         return function(self._prf, self._skeyid, self._values, self._cookies, self._sa, identification)
+
+    def farewell(self, message_id: int) -> bytes:
+        """The HASH of an informational message that deletes this SA and says nothing else (section 5.7)."""
+        deletion = write_payloads((sa_deletion(self._cookies),))[1]
+        return keying1.hash_1(self._prf, self._keys.a, message_id, deletion)

@@ -6,7 +6,7 @@ Never knows a message. The order is that of the tables in `ike.operations`. Quic
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, TypeVar
 
 from locum.authority import ike_key_exchange
@@ -48,12 +48,14 @@ from locum.ike.operations import (
     ProveResponse,
     PublicValueRequest,
     PublicValueResponse,
+    RejectedWithFarewell,
     SaKeysRequest,
     SaKeysResponse,
 )
 from locum.ike.payloads1 import MAX_NONCE, MIN_NONCE
 from locum.ike.registry import AuthenticationMethod1
 from locum.ike.suites import Nonces, Phase1Suite
+from locum.values import dataclass
 
 N = TypeVar("N")
 
@@ -413,6 +415,21 @@ class Ike1Session(IkeSession):
             raise Refused("this end proves itself before it judges the other")
         if request.method != suite.method:
             raise Refused(f"authentication method {request.method}, but {suite.method.name} was agreed on")
+        verdict = self._verdict_on(request, keys, suite)
+        if verdict.accepted or not request.farewell:
+            return verdict
+        if not (self._request.initiator and self._request.exchange is Exchange.MAIN):
+            raise Refused("only who ends main mode has to take leave of a peer that it turns down")
+        return RejectedWithFarewell(
+            authentic=verdict.authentic,
+            allowed=verdict.allowed,
+            identity=verdict.identity,
+            reason=verdict.reason,
+            fault=verdict.fault,
+            farewell=keys.farewell(request.farewell),
+        )
+
+    def _verdict_on(self, request: IkeAuthenticateRequest, keys: Phase1Keys, suite: Phase1Suite) -> Verdict:
         if suite.method is _ENCRYPTION:
             disclosed = self._due(self._disclosed, request)
             return self._judged(lambda: self._judge_disclosed(request, keys, disclosed))

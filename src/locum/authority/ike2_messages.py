@@ -5,13 +5,12 @@ Knows the outside of a message and two of its payloads; no key and no secret.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from locum.errors import DecodeError, Refused
 from locum.ike.errors import UnsupportedVersion
 from locum.ike.header import HEADER_LENGTH, NO_SPI, parse_chain, parse_header
 from locum.ike.operations import MAX_INIT_MESSAGE
 from locum.ike.registry import ExchangeType, Flags2, PayloadType2, Version
+from locum.values import dataclass
 
 #: Group and reserved bytes before the public value in a KE payload (RFC 7296 section 3.4).
 _KE_PREFIX = 4

@@ -7,7 +7,7 @@ itself before it judges, a responder after; SK_d, or the keys of the first CHILD
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -47,6 +47,7 @@ from locum.ike.operations import (
 from locum.ike.payloads2 import MAX_NONCE, MIN_NONCE
 from locum.ike.registry import ADDITIONAL_KEY_EXCHANGES, AuthenticationMethod2, TransformType
 from locum.ike.suites import IkeSuite, Nonces
+from locum.values import dataclass
 
 _ADDITIONAL = len(ADDITIONAL_KEY_EXCHANGES)
 #: Bytes of one direction's encryption keying material, or integrity key, of a CHILD_SA at most.

@@ -6,7 +6,6 @@ Knows what rows say; never a private key itself, only the port to one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from cryptography import x509
 
@@ -16,6 +15,7 @@ from locum.authority.ike_secrets import KnownSecret
 from locum.authority.session import Databases
 from locum.crypto.asymmetric.certificates import public_key_hash
 from locum.errors import ConfigurationError, Refused
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A key exchange under an SA that is established: perfect forward secrecy, and the rekeying of an IKE SA.
 
 Never authenticates anybody: the SA that protects the exchange has done that, and the terminal makes the keys (A9).
+The terminal says whom the peer has proven to be, so that one whom policy denies by now gets no new keys.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from locum.authority import ike_key_exchange
+from locum.authority.databases import Decision
+from locum.authority.ike_identities import Identification
 from locum.authority.ike_key_exchange import KeyExchange
 from locum.authority.ike_session import IkeSession
 from locum.authority.session import Databases
@@ -24,6 +27,9 @@ from locum.ike.operations import (
     SharedSecretResponse,
 )
 from locum.ike.registry import ADDITIONAL_KEY_EXCHANGES
+
+#: How an identity begins that is a pinned key.
+_PIN = "pin:"
 
 #: Key exchanges of one session: the one that every CREATE_CHILD_SA may have, and the additional ones.
 MAX_EXCHANGES = 1 + len(ADDITIONAL_KEY_EXCHANGES)
@@ -47,6 +53,29 @@ class FurtherSession(IkeSession):
     @property
     def _own_name(self) -> str:
         return ""
+
+    def _name_peer(self, text: str) -> Identification | None:
+        return None if text.startswith(_PIN) else super()._name_peer(text)
+
+    def _foresee(self, request: IkeStartRequest) -> Decision:
+        """What policy says by now of whom the peer has proven to be.
+
+        A verdict names a pinned key without the identity that it was shown with. That is known where the key is
+        pinned for one peer alone; else only rules that deny the key, or everybody, count.
+        """
+        databases, address = self._databases, request.peer_address
+        if self._wanted is not None:
+            return databases.policy.decide(self._terminal, (self._wanted.text,), address)
+        proven = request.remote_identity
+        if not proven:
+            return super()._foresee(request)
+        pins = [pin for pin in databases.authenticator.pins if pin.identity == proven]
+        if not pins:
+            return Decision(False, f"the peer's key {proven} is not pinned any more")
+        peers = [pattern for pin in pins for pattern in pin.peers]
+        if len(peers) == 1 and peers[0].is_identity:
+            return databases.policy.decide(self._terminal, (proven, str(peers[0])), address)
+        return databases.policy.foresee(self._terminal, address, proven)
 
     def _forget(self) -> None:
         super()._forget()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from cryptography import x509
@@ -25,6 +24,7 @@ from locum.errors import ConfigurationError, DecodeError, Refused
 from locum.ike.operations import MAX_IDENTIFICATION
 from locum.ike.registry import IdentificationType
 from locum.patterns import normalize_identity
+from locum.values import dataclass
 
 #: Bytes before the identification itself: type, and protocol and port in IKEv1 or three reserved ones in IKEv2.
 _PREFIX = 4

@@ -6,7 +6,7 @@ Knows SA payloads and policies of both versions; no terminal, no peer and no key
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from locum.ike.proposals1 import accept_phase1, choose_phase1, restrict_phase1
 from locum.ike.proposals2 import accept_ike, choose_ike, restrict_ike
 from locum.ike.registry import ADDITIONAL_KEY_EXCHANGES, AuthenticationMethod1, TransformType
 from locum.ike.suites import IkeSuite, Phase1Suite
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: Negotiations remembered, of SA payloads up to so many bytes: one delegate's peers make few different offers.

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 
 from locum.authority.databases import ANY, PostquantumSecret, SharedSecret
 from locum.authority.ike_identities import Identification, identification_of
 from locum.errors import ConfigurationError
 from locum.patterns import PeerPattern, parse_pattern
+from locum.values import dataclass
 
 #: RFC 8784 section 5.1: the type of a PPK_IDENTITY that names a key that stays the same, and the longest name.
 _FIXED = 2

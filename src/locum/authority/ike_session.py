@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from locum.authority.databases import Decision
@@ -19,6 +18,7 @@ from locum.crypto.asymmetric.certificates import Rejected
 from locum.errors import Refused
 from locum.handshake import Fault, Verdict
 from locum.ike.operations import MAX_SA, IkeStartRequest, IkeStartResponse
+from locum.values import dataclass
 
 F = TypeVar("F")
 
@@ -68,12 +68,16 @@ class IkeSession(Session):
         """Refuse a peer that policy denies whatever it proves, and choose the method."""
         if max(len(request.sa), len(request.initiator_sa)) > MAX_SA:
             raise Refused(f"an SA payload of more than {MAX_SA} bytes")
-        self._wanted = wanted_identity(request.remote_identity, "the identity that is wanted")
+        self._wanted = self._name_peer(request.remote_identity)
         local = wanted_identity(request.local_identity, "the terminal's identity")
         self._credentials = Credentials(self._databases, self._terminal, local)
         self._check_foreseen(request)
         self._start = request
         return self._negotiate(request)
+
+    def _name_peer(self, text: str) -> Identification | None:
+        """Whom the terminal wants to reach. Raises: Refused when that can be nobody."""
+        return wanted_identity(text, "the identity that is wanted")
 
     def _check_foreseen(self, request: IkeStartRequest) -> None:
         """Raises: Refused when policy denies the peer whatever it proves."""

@@ -7,7 +7,6 @@ there are, in every encoding that peers use, and never taken apart.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import cache
 
 from locum.crypto.asymmetric.signatures import (
@@ -24,6 +23,7 @@ from locum.errors import Incompatible, Misbehaved
 from locum.ike.algorithms import Prf
 from locum.ike.registry import AuthenticationMethod1, AuthenticationMethod2, SignatureHash
 from locum.keys.port import PrivateKey
+from locum.values import dataclass
 
 # --- AlgorithmIdentifiers (RFC 7427 appendix A, RFC 8420 appendix A) ---------------------------------------
 

@@ -6,7 +6,7 @@ Never knows who the peer is; that its parameters are authentic has been found ou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.authority.selection import FINITE_FIELD_BITS, HYBRID_GROUPS
 from locum.crypto.asymmetric import groups
@@ -14,6 +14,7 @@ from locum.crypto.asymmetric.finite_field import find_group
 from locum.crypto.asymmetric.signatures import PublicKey, encrypt_pkcs1
 from locum.errors import Incompatible, Misbehaved
 from locum.tls.registry import KeyExchange, ProtocolVersion, group_name
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: RFC 8422 section 5.4: ECCurveType named_curve.

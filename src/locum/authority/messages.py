@@ -22,7 +22,6 @@ New meaning gets a new type.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -41,6 +40,7 @@ from locum.errors import (
     Unavailable,
 )
 from locum.handshake import Opening, PeerAuthentication, Request, Response
+from locum.values import dataclass
 
 #: A session's token: this many random bytes.
 TOKEN_LENGTH = 8

@@ -18,11 +18,12 @@ and at the end, or when anything failed, posts `close_payload()` unless it is em
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.authority.messages import Answer, decode_responses, encode_requests
 from locum.errors import DecodeError, LocumError, OperationError, Refused, Unavailable
 from locum.handshake import Request, Response
+from locum.values import dataclass
 
 #: The path on the delegate that all of this is posted to.
 PATH = "/kx"

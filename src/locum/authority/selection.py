@@ -6,7 +6,6 @@ Knows code points and preferences, no cryptography and no policy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from locum.errors import ConfigurationError, Refused
@@ -19,6 +18,7 @@ from locum.tls.registry import (
     SignatureScheme,
     group_name,
 )
+from locum.values import dataclass
 
 #: Choices remembered: the terminals of one delegate make few different offers.
 _CACHED = 256

@@ -82,14 +82,11 @@ class _VerdictShape(Shape):
         return super().decode(encoded, context)
 
 
-VERDICT = _VerdictShape(
-    Verdict,
-    6,
-    {
-        1: ("authentic", FLAG),
-        2: ("allowed", FLAG),
-        3: ("identity", text(MAX_IDENTITY)),
-        4: ("reason", text(MAX_TEXT, cut=True)),
-        5: ("fault", member(Fault)),
-    },
-)
+VERDICT_FIELDS = {
+    1: ("authentic", FLAG),
+    2: ("allowed", FLAG),
+    3: ("identity", text(MAX_IDENTITY)),
+    4: ("reason", text(MAX_TEXT, cut=True)),
+    5: ("fault", member(Fault)),
+}
+VERDICT = _VerdictShape(Verdict, 6, VERDICT_FIELDS)

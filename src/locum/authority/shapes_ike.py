@@ -1,4 +1,4 @@
-"""The requests and responses of `ike.operations` as CBOR maps: types 32 to 42.
+"""The requests and responses of `ike.operations` as CBOR maps: types 32 to 43.
 
 Never knows what an operation does, nor in which message it travels.
 """
@@ -14,6 +14,7 @@ from locum.authority.shapes import (
     CODES,
     MAX_NAME,
     VERDICT,
+    VERDICT_FIELDS,
 )
 from locum.handshake import PeerAuthentication, Request
 from locum.ike.operations import (
@@ -40,6 +41,7 @@ from locum.ike.operations import (
     ProveResponse,
     PublicValueRequest,
     PublicValueResponse,
+    RejectedWithFarewell,
     SaKeysRequest,
     SaKeysResponse,
     SharedSecretRequest,
@@ -68,6 +70,7 @@ _IDENTIFICATION = blob(MAX_IDENTIFICATION)
 _PROOF = blob(MAX_PROOF)
 _HASH = blob(64)
 _KEYS = blob(MAX_KEYS)
+_MESSAGE_ID = integer(0xFFFFFFFF)
 _CHILD_KEY = integer(MAX_CHILD_KEY)
 _INIT_MESSAGE = blob(MAX_INIT_MESSAGE)
 _INTERMEDIATE = blobs(MAX_INTERMEDIATE_MESSAGES, MAX_INIT_MESSAGE, MAX_INTERMEDIATE)
@@ -143,6 +146,7 @@ REQUESTS = (
             7: ("ppk_identity", _IDENTIFICATION),
             8: ("proof_without_ppk", _PROOF),
             9: ("ppk_confirmed", FLAG),
+            10: ("farewell", _MESSAGE_ID),
         },
     ),
     Shape(EncryptedIntroductionRequest, 40, {}),
@@ -197,9 +201,10 @@ RESPONSES = (
     ),
     Shape(DisclosureResponse, 41, {}),
     Shape(SaKeysResponse, 42, {1: ("keys", _KEYS), 2: ("ppk_used", FLAG)}),
+    Shape(RejectedWithFarewell, 43, {**VERDICT_FIELDS, 6: ("farewell", _HASH)}),
 )
 
 #: What may answer what: the response of the same type, but for keys that come a second time, and a judgement.
 ANSWERS: dict[type[Request], set[int]] = {shape.message: {shape.type} for shape in REQUESTS}
 ANSWERS[AdditionalKeyExchangeRequest] = {34}
-ANSWERS[IkeAuthenticateRequest] = {VERDICT.type}
+ANSWERS[IkeAuthenticateRequest] = {VERDICT.type, 43}

@@ -17,6 +17,7 @@ from locum.dataplane.choice import AUTO, choose_installer
 from locum.errors import ConfigurationError, Incompatible, Unavailable
 from locum.ipsec.selectors import Address
 from locum.names import normalize_dns_name
+from locum.runtime import loop_factory, tune_collector
 from locum.terminal.ipsec import IpsecTerminal
 from locum.terminal.ipsec_options import IpsecOptions, connection
 from locum.terminal.ipsec_reports import Problem, Report
@@ -64,7 +65,8 @@ def run_ipsec(credential: Path, options: IpsecOptions, running: Running) -> None
         for reason in reasons:
             note(reason)
     try:
-        asyncio.run(_keep(terminal, running.timeout))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_keep(terminal, running.timeout))
     except Incompatible as error:
         if not options.withholds_psk:
             raise
@@ -77,6 +79,7 @@ async def _keep(terminal: IpsecTerminal, within: float | None) -> None:
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
     async with terminal:
+        tune_collector()
         stopped = loop.create_task(stop.wait())
         kept = loop.create_task(_up_and_on(terminal, within))
         await asyncio.wait({stopped, kept}, return_when=asyncio.FIRST_COMPLETED)

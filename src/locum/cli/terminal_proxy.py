@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 from locum.cli.output import warn
+from locum.runtime import loop_factory
 from locum.terminal.aio import Terminal
 from locum.terminal.proxy import Proxy, ProxyOptions
 from locum.terminal.steps import Observer
@@ -18,7 +18,7 @@ from locum.terminal.steps import Observer
 
 def run_proxy(options: ProxyOptions, credential: Path, observer: Observer) -> None:
     """Relay until SIGTERM or SIGINT. Raises: LocumError when it cannot begin."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(options, credential, observer))
 
 
@@ -31,12 +31,3 @@ async def _serve(options: ProxyOptions, credential: Path, observer: Observer) ->
         proxy = Proxy(terminal, options, report=warn)
         print(f"ready {proxy.listen()}", flush=True)  # noqa: T201
         await proxy.serve(stop)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, which relays faster, where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

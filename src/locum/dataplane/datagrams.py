@@ -17,6 +17,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 
 from locum.dataplane.paths import Prepare, family_of, set_mark
@@ -52,6 +53,8 @@ _ONE_BY_ONE = (errno.EMSGSIZE, errno.EINVAL, errno.EIO)
 
 _U16 = struct.Struct("=H")
 _INT = struct.Struct("=i")
+#: Addresses read once and kept for the next datagram.
+_address = lru_cache(1024)(ip_address)
 #: Interface, local address, address of the packet.
 _PACKET_INFO4 = struct.Struct("=i4s4s")
 _PACKET_INFO6 = struct.Struct("=16si")
@@ -249,7 +252,7 @@ class EspPort:
                 return
         else:
             message = datagram
-        self._receive(message, ip_address(local), ip_address(source[0]), source[1])
+        self._receive(message, _address(local), _address(source[0]), source[1])
 
     def close(self) -> None:
         """Close the sockets; may be called twice."""

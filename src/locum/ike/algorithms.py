@@ -5,8 +5,6 @@ Knows code points and lengths; which of them a policy prefers is said in `propos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from locum.crypto.symmetric import (
     AES_128_GCM,
     AES_256_GCM,
@@ -20,6 +18,7 @@ from locum.crypto.symmetric import (
     HashAlgorithm,
 )
 from locum.ike.registry import EncryptionId, IntegrityId, KeyExchangeId, PrfId
+from locum.values import dataclass
 
 #: Bytes of the explicit IV of an AEAD in IKE and ESP (RFC 4106 section 3, RFC 5282, RFC 7634).
 AEAD_IV = 8

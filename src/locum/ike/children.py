@@ -6,7 +6,7 @@ Never negotiates and never sees a message; the same for both versions of IKE.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
@@ -19,6 +19,7 @@ from locum.ipsec import algorithms as esp
 from locum.ipsec import selectors as ipsec
 from locum.ipsec.sa import Direction, Lifetime, Mode, Protocol, SecurityAssociation, UdpEncapsulation
 from locum.ipsec.selectors import Address
+from locum.values import dataclass
 
 #: Bytes of an SPI of ESP and AH on the wire.
 SPI_LENGTH = 4

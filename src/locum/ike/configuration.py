@@ -5,7 +5,7 @@ Knows neither a message nor a key. The same for both versions of IKE; what only 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from locum.errors import ConfigurationError
@@ -13,6 +13,7 @@ from locum.ike.policy import CHILD_LIFETIME, IKE_LIFETIME, ChildPolicy, IkePolic
 from locum.ike.registry import AuthenticationMethod1, Version
 from locum.ike.traffic_selectors import MAX_TRAFFIC_SELECTORS, TrafficSelector
 from locum.ipsec.selectors import Address
+from locum.values import dataclass
 
 #: The largest IKE message sent whole, in bytes of UDP payload; longer ones go in fragments where the peer can
 #: (RFC 7383 section 2.5.1: what every IPv6 path carries, less IP and UDP headers).
@@ -118,7 +119,11 @@ class Limits:
     With `cookie_threshold` half-open SAs every new initiator must return a cookie first, which costs no memory;
     with `half_open` of them new ones are dropped. `half_open_per_address` binds one source address. Strangers
     begin `begun_per_second` SAs in the long run, and `begun_at_once` after a rest, the second half of them by a
-    cookie. IKEv1 has no cookies that cost nothing.
+    cookie. IKEv1 has no cookies that cost nothing: there a new stranger takes the place of the oldest who has not
+    shown that it gets what is sent to it.
+
+    For addresses from which an SA is established a part is kept that strangers cannot take: `known_half_open` SAs
+    besides, and `known_per_second` and `known_at_once` beginnings.
 
     The values fit a delegate's own for one terminal: every half-open SA is one of 64 sessions there, of which some
     are left for the SAs that are established, and every beginning is one of 60 requests in a second.
@@ -129,4 +134,7 @@ class Limits:
     half_open_per_address: int = 16
     begun_per_second: float = 16.0
     begun_at_once: int = 64
+    known_half_open: int = 8
+    known_per_second: float = 4.0
+    known_at_once: int = 16
     established: int = 1024

@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush
 
 from locum.crypto.symmetric import SHA256
 from locum.errors import DecodeError, LocumError
+from locum.ike.allowance import Allowance
 from locum.ike.configuration import Connection, Limits
 from locum.ike.cookies import CookieJar
 from locum.ike.engine import Closed, Datagram, Established, Event, IkeSa, Path, Rekeyed, State
@@ -38,6 +39,8 @@ class _Kept:
 
     order: int
     spi: bytes
+    #: where the peer was when the SA was established
+    address: Address | None = None
     #: address and SHA-256 of the first message
     beginning: tuple[Address, bytes] | None = None
     half_open: Address | None = None
@@ -81,9 +84,14 @@ class Endpoint:
         self._by_identity: dict[str, dict[IkeSa, None]] = {}
         self._half_open = 0
         self._half_open_from: dict[Address, int] = {}
+        #: IKEv1: half-open SAs whose peer has not returned our cookie, oldest first
+        self._unproven: dict[IkeSa, None] = {}
         self._established = 0
-        #: SAs that strangers may begin now, and since when that is so
-        self._allowance, self._allowed_at = float(self.limits.begun_at_once), 0.0
+        #: established SAs by where they were established from
+        self._established_from: dict[Address, int] = {}
+        #: SAs that strangers may begin, and those who come from where an SA is established
+        self._for_strangers = Allowance(per_second=self.limits.begun_per_second, at_once=self.limits.begun_at_once)
+        self._for_known = Allowance(per_second=self.limits.known_per_second, at_once=self.limits.known_at_once)
         self._order = 0
         self._outgoing: list[Datagram] = []
         self._events: list[Event] = []
@@ -125,6 +133,11 @@ class Endpoint:
             sa.receive(header, message, path, now=now)
             self._attend(sa)
 
+    @property
+    def busy(self) -> bool:
+        """True when `transmit`, `events` or `waiting` has something to give."""
+        return bool(self._outgoing or self._events or self._waiting)
+
     def transmit(self) -> list[Datagram]:
         """What is to be sent, in this order; each is given once."""
         outgoing, self._outgoing = self._outgoing, []
@@ -137,6 +150,8 @@ class Endpoint:
 
     def waiting(self) -> list[IkeSa]:
         """The SAs whose `pending` was not given here before; each is to get `answer` or `fail`."""
+        if not self._waiting:
+            return []
         waiting = list(self._waiting)
         self._waiting.clear()
         for sa in waiting:
@@ -190,7 +205,11 @@ class Endpoint:
             sa = self._by_spi.get(header.initiator_spi) or self._by_spi.get(header.responder_spi)
         if sa is not None:
             theirs = header.responder_spi if sa.initiator else header.initiator_spi
-            return sa if sa.peer_spi in (NO_SPI, theirs) else None
+            if sa.peer_spi not in (NO_SPI, theirs):
+                return None
+            if sa in self._unproven and header.responder_spi == sa.own_spi and path.remote == sa.path.remote:
+                del self._unproven[sa]
+            return sa
         if header.responder_spi == NO_SPI:
             return self._by_beginning.get(_beginning(message, path))
         return None
@@ -207,18 +226,16 @@ class Endpoint:
         if ours or self._closing or (wanted is not None and path.remote != wanted) or not self._room(path.remote):
             self.dropped += 1
             return None
-        self._gain(now)
-        if self._wants_cookie(path.remote) and not self._cookie_shown(header, message, path, now):
+        if self._wants_cookie(path.remote, now) and not self._cookie_shown(header, message, path, now):
             return None
-        if self._allowance < 1:
+        if not self._may_begin(path.remote, now):
             self.dropped += 1
             return None
-        self._allowance -= 1
         sa = self._new(path, initiator=False)
         kept = self._adopt(sa)
         kept.beginning = _beginning(message, path)
         self._by_beginning[kept.beginning] = sa
-        self._count_half_open(kept, path.remote)
+        self._count_half_open(sa, kept, path.remote)
         return sa
 
     def _is_first(self, header: Header) -> bool:
@@ -228,24 +245,36 @@ class Endpoint:
         return header.exchange_type == ExchangeType.IKE_SA_INIT and request
 
     def _room(self, address: Address) -> bool:
+        """True where a half-open SA may be had by this address, if need be in another one's place."""
         limits = self.limits
         return (
-            self._half_open < limits.half_open
+            (self._half_open < self._places(address) or bool(self._unproven))
             and self._half_open_from.get(address, 0) < limits.half_open_per_address
             and self._established + self._half_open < limits.established
         )
 
-    def _gain(self, now: float) -> None:
-        """Strangers' SAs that end at once are not half-open, and each has cost a question to the authority."""
-        gained = max(0.0, now - self._allowed_at) * self.limits.begun_per_second
-        self._allowance = min(float(self.limits.begun_at_once), self._allowance + gained)
-        self._allowed_at = now
+    def _places(self, address: Address) -> int:
+        """Half-open SAs that there may be, altogether, for this address to get another one."""
+        known = address in self._established_from
+        return self.limits.half_open + (self.limits.known_half_open if known else 0)
 
-    def _wants_cookie(self, address: Address) -> bool:
+    def _may_begin(self, address: Address, now: float) -> bool:
+        """Have one beginning, and a place for it. SAs that end at once cost a question to the authority too."""
+        known = address in self._established_from
+        if not (self._for_strangers.take(now=now) or (known and self._for_known.take(now=now))):
+            return False
+        if self._half_open >= self._places(address):
+            oldest = next(iter(self._unproven))
+            oldest.forget("its peer has not returned our cookie, and others come")
+            self._attend(oldest)
+        return True
+
+    def _wants_cookie(self, address: Address, now: float) -> bool:
         """True in a flood; and where half of what one address gets is gone, lest others spend it in its name."""
         if self.connection.version == Version.IKE_1:
             return False
-        if self._half_open >= self.limits.cookie_threshold or 2 * self._allowance < self.limits.begun_at_once:
+        scarce = 2 * self._for_strangers.left(now=now) < self.limits.begun_at_once
+        if scarce or self._half_open >= self.limits.cookie_threshold:
             return True
         return 2 * self._half_open_from.get(address, 0) >= self.limits.half_open_per_address
 
@@ -385,11 +414,13 @@ class Endpoint:
             self._forget_established(sa, kept)
 
     def _note_established(self, sa: IkeSa, kept: _Kept) -> None:
-        self._uncount_half_open(kept)
+        self._uncount_half_open(sa, kept)
         if not kept.established:
             self._order += 1
             kept.established = self._order
             self._established += 1
+            kept.address = sa.path.remote
+            self._established_from[kept.address] = self._established_from.get(kept.address, 0) + 1
             kept.identity = sa.peer_identity
             self._by_identity.setdefault(kept.identity, {})[sa] = None
         if sa.initial_contact and not sa.initiator:
@@ -419,13 +450,15 @@ class Endpoint:
         if kept.established:
             kept.established = 0
             self._established -= 1
+            assert kept.address is not None
+            _uncount(self._established_from, kept.address)
             same = self._by_identity[kept.identity]
             del same[sa]
             if not same:
                 del self._by_identity[kept.identity]
 
     def _dismiss(self, sa: IkeSa, kept: _Kept) -> None:
-        self._uncount_half_open(kept)
+        self._uncount_half_open(sa, kept)
         self._forget_established(sa, kept)
         del self._sas[sa]
         self._by_spi.pop(kept.spi, None)
@@ -433,19 +466,25 @@ class Endpoint:
             del self._by_beginning[kept.beginning]
         self._waiting.pop(sa, None)
 
-    def _count_half_open(self, kept: _Kept, address: Address) -> None:
+    def _count_half_open(self, sa: IkeSa, kept: _Kept, address: Address) -> None:
         kept.half_open = address
+        if self.connection.version == Version.IKE_1:
+            self._unproven[sa] = None
         self._half_open += 1
         self._half_open_from[address] = self._half_open_from.get(address, 0) + 1
 
-    def _uncount_half_open(self, kept: _Kept) -> None:
+    def _uncount_half_open(self, sa: IkeSa, kept: _Kept) -> None:
         address, kept.half_open = kept.half_open, None
-        if address is None:
-            return
-        self._half_open -= 1
-        self._half_open_from[address] -= 1
-        if not self._half_open_from[address]:
-            del self._half_open_from[address]
+        if address is not None:
+            self._unproven.pop(sa, None)
+            self._half_open -= 1
+            _uncount(self._half_open_from, address)
+
+
+def _uncount(counts: dict[Address, int], address: Address) -> None:
+    counts[address] -= 1
+    if not counts[address]:
+        del counts[address]
 
 
 def _beginning(message: bytes, path: Path) -> tuple[Address, bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 
 from locum.errors import LocumError
@@ -20,6 +20,7 @@ from locum.ike.header import Header
 from locum.ike.suites import ChildSuite
 from locum.ipsec.sa import SecurityAssociation
 from locum.ipsec.selectors import Address
+from locum.values import dataclass
 
 #: The two ports of IKE: plain, and with a non-ESP marker before every message (RFC 3948, RFC 7296 section 2.23).
 IKE_PORT = 500

@@ -5,7 +5,6 @@ Knows no message, no key and no state: what an error is answered with depends on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from locum.crypto.symmetric import AuthenticationFailed as TagFailed
@@ -20,6 +19,7 @@ from locum.errors import (
 )
 from locum.handshake import Fault, PeerRejected
 from locum.ike.registry import NotifyType1, NotifyType2, name_of
+from locum.values import dataclass
 
 
 class NotProtected(Misbehaved):
@@ -95,7 +95,10 @@ class ChildSaNotFound(Misbehaved):
 
 
 class Busy(Incompatible):
-    """The request collides with an exchange of ours; the peer may try again (RFC 7296 section 2.25)."""
+    """The request collides with an exchange of ours, or comes too soon after others: the peer may try again.
+
+    RFC 7296 section 2.25.
+    """
 
 
 class StateNotFound(Misbehaved):

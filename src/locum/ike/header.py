@@ -6,13 +6,13 @@ Knows where a payload begins and ends, not what is in it (RFC 2408 section 3, RF
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
 from locum.errors import DecodeError
 from locum.ike.errors import UnsupportedVersion
 from locum.ike.registry import Version
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 HEADER_LENGTH = 28

@@ -6,11 +6,12 @@ of A8 the delegate, of A9, quick mode, the terminal alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.crypto.symmetric import AES_BLOCK
 from locum.ike.algorithms import Encryption, Prf
 from locum.ike.suites import ChildKeys, ChildSuite, DirectionKeys, Nonces
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

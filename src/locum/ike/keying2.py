@@ -6,13 +6,14 @@ Pure functions from secrets to secrets; who calls them, terminal or delegate (X1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from locum.crypto.symmetric import hkdf_expand
 from locum.ike.algorithms import Prf
 from locum.ike.header import GENERIC_HEADER_LENGTH, Header, generic_header
 from locum.ike.registry import PayloadType2
 from locum.ike.suites import ChildKeys, ChildSuite, DirectionKeys, IkeSuite, Nonces
+from locum.values import dataclass
 
 #: RFC 7296 section 2.15.
 _KEY_PAD = b"Key Pad for IKEv2"

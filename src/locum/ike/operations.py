@@ -35,11 +35,12 @@ and the rekeying of an IKE SA. Nothing is authenticated in it but by that SA, wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import ClassVar
 
-from locum.handshake import Opening, Operation, PeerAuthentication, Request, Response
+from locum.handshake import Opening, Operation, PeerAuthentication, Request, Response, Verdict
+from locum.values import dataclass
 
 #: An SA payload's body, a message of IKE_SA_INIT or IKE_INTERMEDIATE, and all of the latter together.
 MAX_SA = 8 * 1024
@@ -78,7 +79,7 @@ class IkeStartRequest(Opening):
     `peer_address` is textual. `remote_identity` is whom the terminal wants to reach, and nobody else, in the
     form of a `Verdict` (``dns:``, ``ip:``, ``email:``, ``dn:``, ``keyid:``), empty for anybody whom policy
     allows; `local_identity` is who it wants to be, empty for what the authority has. In a `FURTHER` exchange
-    `sa` is empty.
+    `sa` is empty, and `remote_identity` is whom the peer has proven to be, which may be a pinned key (``pin:``).
     """
 
     exchange: Exchange
@@ -298,6 +299,9 @@ class IkeAuthenticateRequest(PeerAuthentication):
     method is that of the suite, and `proof` the SIG or HASH. `message` is its IKE_SA_INIT message as received,
     `intermediate` as in `ProveRequest`. A responder passes on `ppk_identity` and `proof_without_ppk`; an
     initiator sets `ppk_confirmed` when the peer answered with PPK_IDENTITY.
+
+    `farewell` is the message id, above 0, under which main mode's initiator would tell a peer that it is turned
+    down, which takes the SA for established and heeds nothing without a HASH: a `RejectedWithFarewell` has it.
     """
 
     identification: bytes
@@ -308,6 +312,18 @@ class IkeAuthenticateRequest(PeerAuthentication):
     ppk_identity: bytes = b""
     proof_without_ppk: bytes = b""
     ppk_confirmed: bool = False
+    farewell: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedWithFarewell(Verdict):
+    """A verdict that is not accepted, and the HASH of the message that deletes the SA (RFC 2409 section 5.7).
+
+    It stands before one Delete payload with the SA's cookies, which the authority has composed itself, and is good
+    for nothing else.
+    """
+
+    farewell: bytes
 
 
 # --- public key encryption, RFC 2409 section 5.2 ----------------------------------------------------------

@@ -6,7 +6,6 @@ What they mean is the exchange's matter. Unknown payloads, transforms, attribute
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Protocol
 
@@ -26,6 +25,7 @@ from locum.ike.registry import (
     PayloadType1,
     ProtocolId,
 )
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: More of each in one payload than this is refused.

@@ -6,8 +6,8 @@ What they mean is the exchange's matter. Unknown payloads, notify types, transfo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from struct import Struct
 from typing import ClassVar, Protocol, Self
 
 from locum.errors import DecodeError
@@ -15,6 +15,7 @@ from locum.ike.errors import UnsupportedCriticalPayload
 from locum.ike.header import Attribute, RawPayload, parse_attributes, parse_chain, write_chain
 from locum.ike.registry import KEY_LENGTH_ATTRIBUTE, IdentificationType, PayloadType2, ProtocolId
 from locum.ike.traffic_selectors import TrafficSelectorsInitiator, TrafficSelectorsResponder
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: More of each in one payload than this is refused.
@@ -40,6 +41,10 @@ SPI_LENGTHS: dict[int, tuple[int, ...]] = {
 _LAST = 0
 _MORE_PROPOSALS = 2
 _MORE_TRANSFORMS = 3
+
+
+_TWO_U16 = Struct(">2H")
+_TWO_U8_U16 = Struct(">2BH")
 
 
 class Payload(Protocol):
@@ -190,14 +195,12 @@ class KeyExchange:
     @classmethod
     def parse(cls, reader: Reader) -> KeyExchange:
         """Read the body."""
-        group, _ = reader.u16(), reader.u16()
+        group, _ = _TWO_U16.unpack(reader.block(4))
         return cls(group=group, data=reader.rest())
 
     def write(self, writer: Writer) -> None:
         """Write the body."""
-        writer.u16(self.group)
-        writer.u16(0)
-        writer.block(self.data)
+        writer.block(_TWO_U16.pack(self.group, 0) + self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,14 +299,12 @@ class Authentication:
     @classmethod
     def parse(cls, reader: Reader) -> Authentication:
         """Read the body."""
-        method, _ = reader.u8(), reader.u24()
+        method = reader.block(4)[0]
         return cls(method=method, data=reader.rest())
 
     def write(self, writer: Writer) -> None:
         """Write the body."""
-        writer.u8(self.method)
-        writer.u24(0)
-        writer.block(self.data)
+        writer.block(bytes((self.method, 0, 0, 0)) + self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,16 +342,14 @@ class Notify:
     @classmethod
     def parse(cls, reader: Reader) -> Notify:
         """Read the body."""
-        protocol, size, code = reader.u8(), reader.u8(), reader.u16()
-        return cls(protocol=protocol, notify_type=code, spi=reader.block(size), data=reader.rest())
+        protocol, size, code = _TWO_U8_U16.unpack(reader.block(4))
+        spi = reader.block(size) if size else b""
+        return cls(protocol=protocol, notify_type=code, spi=spi, data=reader.rest())
 
     def write(self, writer: Writer) -> None:
         """Write the body."""
-        writer.u8(self.protocol)
-        writer.u8(len(self.spi))
-        writer.u16(self.notify_type)
-        writer.block(self.spi)
-        writer.block(self.data)
+        head = _TWO_U8_U16.pack(self.protocol, len(self.spi), self.notify_type)
+        writer.block(b"".join((head, self.spi, self.data)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,6 @@ never negotiated have no object that could be named.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from locum.errors import ConfigurationError
 from locum.ike import algorithms as alg
 from locum.ike.algorithms import Encryption, Group, Integrity, Prf
@@ -18,6 +16,7 @@ from locum.ike.registry import (
     EncryptionId,
     ProtocolId,
 )
+from locum.values import dataclass
 
 _ENCRYPTIONS = (
     alg.ENCR_AES_GCM_16_256,

@@ -7,7 +7,7 @@ initiator accepts nothing else (RFC 2408 section 4.2, RFC 2409 section 5).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice, product
 
 from locum.ike import algorithms as alg
@@ -33,6 +33,7 @@ from locum.ike.registry import (
     SequenceNumbers,
 )
 from locum.ike.suites import ChildSuite, Phase1Suite
+from locum.values import dataclass
 
 _HASHES: dict[int, Prf] = {
     OakleyHash.SHA1: alg.PRF_HMAC_SHA1,

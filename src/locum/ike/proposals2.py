@@ -6,7 +6,7 @@ Knows policies and SA payloads, not exchanges (RFC 7296 sections 2.7 and 3.3, RF
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from locum.ike import algorithms as alg
 from locum.ike.algorithms import Encryption, Group
@@ -26,6 +26,7 @@ from locum.ike.registry import (
     name_of,
 )
 from locum.ike.suites import ChildSuite, IkeSuite
+from locum.values import dataclass
 
 _KEY_EXCHANGES = frozenset({TransformType.KEY_EXCHANGE, *ADDITIONAL_KEY_EXCHANGES})
 _KNOWN = frozenset(TransformType)

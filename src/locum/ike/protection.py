@@ -6,7 +6,7 @@ Knows keys and bytes; which exchange a message belongs to, and whether its id is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from struct import Struct
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from locum.ike.header import (
 from locum.ike.payloads2 import FINAL, Encrypted, EncryptedFragment
 from locum.ike.registry import PayloadType2
 from locum.ike.suites import IkeSuite
+from locum.values import dataclass
 
 #: Fragment number and total number, behind the generic header of SKF (RFC 7383 section 2.5).
 _POSITION = Struct(">2H")

@@ -5,10 +5,11 @@ Knows no payload: how they were agreed on is said in `proposals1` and `proposals
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.ike.algorithms import Encryption, Group, Integrity, Prf
 from locum.ike.registry import AuthenticationMethod1, EncapsulationMode, ProtocolId
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from locum.errors import DecodeError
 from locum.ike.payloads1 import Identification
 from locum.ike.registry import IdentificationType, PayloadType2, TrafficSelectorType
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: More selectors in one payload than this are refused; narrowing makes no more either.

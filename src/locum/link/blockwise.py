@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Generic, NamedTuple, TypeVar
 
 from locum.errors import DecodeError, Misbehaved
 from locum.link.coap import MAXIMUM_BODY, Code, Framing, Option, OptionNumber, uint
+from locum.values import dataclass
 
 #: Block sizes are 16 << SZX with SZX 0..6.
 MAXIMUM_SZX = 6

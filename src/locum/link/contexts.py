@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Protocol
 
 from locum.crypto.symmetric import constant_time_equal
 from locum.link.exchange import RandomSource
 from locum.link.oscore import MAXIMUM_ID_CONTEXT, Credential, ReplayWindow, SecurityContext
+from locum.values import dataclass
 
 #: Seconds that a credential is used before the source is asked again whether it still holds.
 CREDENTIAL_LIFETIME = 1.0

@@ -8,8 +8,9 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from locum.values import dataclass
 
 #: Stopped retransmissions that may lie in the heap before it is cleaned.
 _SLACK = 64

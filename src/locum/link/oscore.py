@@ -5,7 +5,7 @@ Never knows how messages travel, and never chooses a sequence number: whoever ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 import cbor2
@@ -21,6 +21,7 @@ from locum.crypto.symmetric import (
 )
 from locum.errors import ConfigurationError, DecodeError, Unavailable
 from locum.link.coap import Code, Message, Option, OptionNumber
+from locum.values import dataclass
 
 AES_CCM_16_64_128 = "AES-CCM-16-64-128"
 CHACHA20_POLY1305_NAME = "ChaCha20-Poly1305"

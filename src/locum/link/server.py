@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.crypto.symmetric import AuthenticationFailed
 from locum.errors import DecodeError, LocumError, Misbehaved, Unavailable
@@ -36,6 +36,7 @@ from locum.link.coap import (
 from locum.link.contexts import Context, ContextLimits, ContextTable, CredentialSource
 from locum.link.exchange import MessageIds, RandomSource, Recent, Retransmissions, TransmissionParameters
 from locum.link.oscore import OscoreOption, partial_iv
+from locum.values import dataclass
 
 #: Bytes around the payload of a response, at most: header, token, options with ETag and Block1, markers, tag.
 RESPONSE_OVERHEAD = 56

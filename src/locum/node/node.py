@@ -6,7 +6,6 @@ Never knows a protocol: what is answered, and how, is the business of the roles.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -38,6 +37,7 @@ from locum.node import config, logs
 from locum.node.config import Configuration, IkeSection, TlsSection
 from locum.node.hardening import harden
 from locum.node.lock import DataLock
+from locum.runtime import tune_collector
 from locum.store import Store, make_data_directory, open_node_store
 from locum.store.records import AuditEntry
 
@@ -51,8 +51,6 @@ DRAIN_SECONDS = 2.0
 DRAIN_LOOKS = 100
 #: Seconds between two lines of counters in the log, if anything happened.
 REPORT_SECONDS = 60.0
-#: Allocations between two collections of the youngest objects: handshakes leave next to no cycles behind.
-GC_THRESHOLD = 50_000
 
 #: IKEv1 has no numbers for these.
 _IKE_2_ONLY = (algorithms.CURVE25519, algorithms.CURVE448)
@@ -120,7 +118,7 @@ class Node:
                 endpoint = self._endpoint(sockets, protected=protected)
                 self._endpoints.append(endpoint)
                 await endpoint.start()
-            _tune_collector()
+            tune_collector()
             announce(self._endpoints[0].address)
             log.info("started", extra={"delegate": self._endpoints[0].address})
             await self._work()
@@ -232,10 +230,3 @@ def _log_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
     error = context.get("exception")
     extra = whereabouts(error) if isinstance(error, BaseException) else {}
     log.error("callback failed unexpectedly", extra=extra)
-
-
-def _tune_collector() -> None:
-    """What exists now stays for ever: the collector need not look at it again, nor so often at the rest."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 100)

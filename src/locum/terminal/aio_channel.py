@@ -26,6 +26,7 @@ class AsyncChannel:
         self._opening = asyncio.Lock()
         self._wire: _Datagrams | _Stream | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
 
     @property
     def name(self) -> str:
@@ -166,11 +167,12 @@ class AsyncChannel:
     def _schedule(self) -> None:
         due = self._channel.next_timeout()
         if self._timer is not None:
-            if due is not None and self._timer.when() <= due:
+            if due is not None and self._timer_due <= due:
                 return
             self._timer.cancel()
             self._timer = None
         if due is not None:
+            self._timer_due = due
             self._timer = asyncio.get_running_loop().call_at(due, self._expire)
 
     def _expire(self) -> None:

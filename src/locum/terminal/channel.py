@@ -9,7 +9,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.authority.remote import PATH
 from locum.errors import ConfigurationError, LocumError, OperationError, Refused, Unavailable
@@ -18,6 +18,7 @@ from locum.link.coap import MAXIMUM_BODY, Framing
 from locum.link.exchange import TransmissionParameters
 from locum.terminal.credential import DelegateCredential
 from locum.terminal.steps import Cost
+from locum.values import dataclass
 
 #: Seconds that connecting to a peer, handshake included, may take unless the caller says otherwise.
 CONNECT_TIMEOUT = 30.0

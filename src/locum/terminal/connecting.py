@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Generic
 
 from locum.authority.remote import RemoteSession
@@ -29,6 +29,7 @@ from locum.terminal.negotiation import Established, Negotiation, Wants
 from locum.terminal.options import TlsOptions, configuration
 from locum.terminal.steps import Actor, Observer, StepName, TerminalStep
 from locum.tls.connection import ClientConnection
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import base64
 import binascii
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from locum.files import read_private, write_private
 from locum.link.oscore import AES_CCM_16_64_128, CHACHA20_POLY1305_NAME, Credential
 from locum.names import DelegateAddress, check_name
 from locum.terminal.sequence import STATE_SUFFIX, Sequence, SequenceState, channel_name
+from locum.values import dataclass
 
 #: Length of a channel key in bytes, by algorithm.
 KEY_LENGTHS = {AES_CCM_16_64_128: 16, CHACHA20_POLY1305_NAME: 32}

@@ -149,7 +149,7 @@ class Flow:
             self._malfunction("a verdict is the answer to an authentication, and to nothing else")
         if isinstance(response, Verdict):
             self._authenticated = response.accepted
-        if isinstance(response, KeyBlockResponse) or _takes_keys(request):
+        if isinstance(response, KeyBlockResponse) or (isinstance(request, SaKeysRequest) and _takes_keys(request)):
             self._origin = KeyOrigin.TAKEN
 
     def complete(
@@ -200,6 +200,6 @@ class Flow:
             self._observer(TerminalStep(actor=Actor.TERMINAL, operation=operation, detail=detail))
 
 
-def _takes_keys(request: Request) -> bool:
+def _takes_keys(request: SaKeysRequest) -> bool:
     """True when the delegate derives the keys of the traffic itself (A7)."""
-    return isinstance(request, SaKeysRequest) and bool(request.child_encryption or request.child_integrity)
+    return bool(request.child_encryption or request.child_integrity)

@@ -326,8 +326,8 @@ class IpsecTerminal:
         try:
             if begin is not None:
                 begin(now=self.now())
-            while self._step():
-                pass
+            while self._endpoint.busy:
+                self._step()
         except Exception as error:
             # Nobody above this would stop the terminal, which must not go on half alive.
             self.fail(error)
@@ -337,8 +337,8 @@ class IpsecTerminal:
         if self._closing and not self.live():
             self._drained.set()
 
-    def _step(self) -> bool:
-        """One round; False when there was nothing to do."""
+    def _step(self) -> None:
+        """One round."""
         datagrams, events = self._endpoint.transmit(), self._endpoint.events()
         for event in events:
             self._on_event(event)
@@ -346,8 +346,8 @@ class IpsecTerminal:
         # Last: who has our answer may send at once what an association must be there for (RFC 7296 section 2.8).
         for datagram in datagrams:
             self._send(datagram)
-        asked = [self._ask(sa) for sa in self._endpoint.waiting()]
-        return bool(datagrams or events or any(asked))
+        for sa in self._endpoint.waiting():
+            self._ask(sa)
 
     def _send(self, datagram: engine.Datagram) -> None:
         path, port = datagram.path, self._ports.get(datagram.path.local_port)
@@ -381,21 +381,22 @@ class IpsecTerminal:
 
     # --- operations ---------------------------------------------------------------------------------------
 
-    def _ask(self, sa: IkeSa) -> bool:
-        """Have what `sa` waits for performed, unless that is under way; False then."""
+    def _ask(self, sa: IkeSa) -> None:
+        """Have what `sa` waits for performed, unless that is under way."""
         requests = sa.pending
-        asked = self._asked.get(sa)
-        if requests is None or (asked is not None and asked[0] is requests):
-            return False
+        if requests is None:
+            return
         if self._sessions.immediate:
             self._perform_here(sa, requests)
-            return True
+            return
+        asked = self._asked.get(sa)
         if asked is not None:
+            if asked[0] is requests:
+                return
             asked[1].cancel()
         task = self._loop.create_task(self._perform(sa, sa.session, requests))
         task.add_done_callback(self._performed)
         self._asked[sa] = requests, task
-        return True
 
     def _perform_here(self, sa: IkeSa, requests: tuple[Request, ...]) -> None:
         try:

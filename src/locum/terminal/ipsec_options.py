@@ -6,7 +6,7 @@ Opens nothing and looks nothing up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from locum.errors import ConfigurationError
 from locum.ike import proposal_names
@@ -16,6 +16,7 @@ from locum.ike.registry import AuthenticationMethod1, EncapsulationMode, Protoco
 from locum.ike.traffic_selectors import TrafficSelector
 from locum.ipsec.selectors import Address, parse_selectors
 from locum.patterns import normalize_identity
+from locum.values import dataclass
 
 DEFAULT_TIMING = Timing()
 

@@ -6,13 +6,14 @@ Never holds a key. Addresses and times are as everywhere: addresses of `ipaddres
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.errors import LocumError
 from locum.ike.engine import Child, IkeSa
 from locum.ike.registry import Version
 from locum.ipsec.sa import SecurityAssociation
 from locum.ipsec.selectors import Address, TrafficSelector
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,8 @@ class Sessions:
 
     def _settle(self, sa: IkeSa, number: int, session: _Session, responses: Sequence[Response]) -> None:
         """End the session when that was the last of it, or wait for what comes next."""
-        if any(response.last or response.ends_batch for response in responses):
+        # Where something ended it, nothing was performed after that.
+        if responses[-1].last or responses[-1].ends_batch:
             self._drop(sa, number)
         else:
             session.until = self._clock() + SESSION_TIME

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from locum.authority.port import AuthoritySession
@@ -22,6 +21,7 @@ from locum.terminal.flow import Flow
 from locum.terminal.steps import Actor, Cost, Observer, StepName, TerminalStep, ignore
 from locum.tls.connection import ClientConnection, Event, HandshakeComplete
 from locum.tls.session import SessionInfo
+from locum.values import dataclass
 
 SessionKeys = CipherKeyDatabase[ClientConnection]
 

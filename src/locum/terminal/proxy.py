@@ -12,7 +12,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import cast
 
 from locum.errors import ConfigurationError, LocumError, Unavailable
@@ -21,6 +21,7 @@ from locum.terminal.aio import Terminal
 from locum.terminal.aio_transport import TlsTransport
 from locum.terminal.cipher_keys import MAXIMUM_SESSION_KEYS
 from locum.terminal.options import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, TlsOptions, configuration
+from locum.values import dataclass
 
 #: Connections that wait to be accepted.
 BACKLOG = 128

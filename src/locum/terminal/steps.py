@@ -6,13 +6,13 @@ Never holds a secret: details name algorithms, peers and verdicts, and count byt
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from locum.handshake import Operation, Request, Response, Verdict
 from locum.terminal import ike_steps
 from locum.tls import operations
 from locum.tls.registry import CIPHER_SUITES, ProtocolVersion, group_name, scheme_name
+from locum.values import dataclass
 
 
 class Actor(StrEnum):

@@ -6,7 +6,7 @@ ticket, which needs no delegate beyond the start. No renegotiation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.crypto.symmetric import constant_time_equal
 from locum.errors import Incompatible
@@ -62,6 +62,7 @@ from locum.tls.steps import (
     WriteKeys,
 )
 from locum.tls.transcript import Transcript
+from locum.values import dataclass
 
 _SERVER_HELLO = frozenset(
     {

@@ -5,7 +5,7 @@ Reads as the ladder of section 2; the delegate's three operations stand where th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.crypto.symmetric import constant_time_equal
 from locum.errors import OperationError
@@ -52,6 +52,7 @@ from locum.tls.registry import PKCS1_SCHEMES, CipherSuite, ExtensionType, Protoc
 from locum.tls.session import SessionInfo
 from locum.tls.steps import Handshake, ReadKeys, RecordLimits, Send, SendChangeCipherSpec, WriteKeys
 from locum.tls.transcript import Transcript
+from locum.values import dataclass
 
 _SERVER_HELLO = frozenset(
     {ExtensionType.SUPPORTED_VERSIONS, ExtensionType.KEY_SHARE, ExtensionType.PRE_SHARED_KEY}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from locum.errors import ConfigurationError
 from locum.tls.operations import KeyForm
 from locum.tls.record import MAX_PLAINTEXT
 from locum.tls.registry import CIPHER_SUITES, ProtocolVersion
 from locum.tls.session import SessionTicket
+from locum.values import dataclass
 
 #: RFC 8449 section 4: no endpoint may ask for less.
 MIN_RECORD_SIZE_LIMIT = 64

@@ -7,7 +7,7 @@ Bytes go in and out through `receive_data` and `data_to_send`; operations that t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from locum.crypto.symmetric import Buffer
@@ -42,6 +42,7 @@ from locum.tls.steps import (
     SetVersion,
     WriteKeys,
 )
+from locum.values import dataclass
 
 #: Bytes from the peer that may wait while the handshake waits for an authority.
 MAX_WAITING = 1 << 20

@@ -6,11 +6,11 @@ Knows which bytes an extension has, not when it may be sent; unknown types survi
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 
 from locum.errors import DecodeError
 from locum.tls.alerts import IllegalParameter
 from locum.tls.registry import ExtensionType
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: More extensions in one message than this are refused.

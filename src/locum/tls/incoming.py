@@ -5,14 +5,13 @@ Enforces how records may be cut and mixed (RFC 8446 section 5.1); knows nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from locum.crypto.symmetric import Buffer
 from locum.errors import DecodeError
 from locum.tls.alerts import UnexpectedMessage
 from locum.tls.messages import HEADER_LENGTH, maximum_length
 from locum.tls.record import RecordReader
 from locum.tls.registry import ContentType
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ Each message has its parse and its write side by side; what they mean is the han
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 from locum.errors import DecodeError
 from locum.tls.extensions import Extensions
 from locum.tls.registry import HandshakeType
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: Bytes of HandshakeType and length before every message.

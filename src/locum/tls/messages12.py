@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from locum.errors import DecodeError
@@ -10,6 +9,7 @@ from locum.handshake import MAX_CERTIFICATES
 from locum.tls.alerts import IllegalParameter
 from locum.tls.extensions import parse_certificate_status, parse_names, write_certificate_status, write_names
 from locum.tls.registry import HandshakeType, KeyExchange
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 _NAMED_CURVE = 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from locum.errors import DecodeError
@@ -10,6 +9,7 @@ from locum.handshake import MAX_CERTIFICATES, PeerChain
 from locum.tls.alerts import IllegalParameter
 from locum.tls.extensions import Extensions, parse_certificate_status
 from locum.tls.registry import ExtensionType, HandshakeType
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 

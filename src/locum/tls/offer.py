@@ -5,7 +5,7 @@ Knows both versions' extensions, because one ClientHello serves both; decides no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from locum.errors import OperationError
 from locum.tls import schedule
@@ -29,6 +29,7 @@ from locum.tls.operations import StartResponse
 from locum.tls.registry import CIPHER_SUITES, ExtensionType, ProtocolVersion
 from locum.tls.session import SessionTicket
 from locum.tls.transcript import Transcript
+from locum.values import dataclass
 from locum.wire.cursor import Writer
 
 _UNCOMPRESSED_POINTS_ONLY = b"\x01\x00"

@@ -6,11 +6,12 @@ TLS 1.3 and 1.2 need; lengths are in bytes, code points are those of `registry`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import ClassVar
 
 from locum.handshake import Opening, Operation, PeerAuthentication, Request, Response
+from locum.values import dataclass
 
 
 class KeyForm(IntEnum):

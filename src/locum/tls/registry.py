@@ -5,7 +5,6 @@ Unknown code points survive as integers everywhere; these tables only say what i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from locum.crypto.symmetric import (
@@ -19,6 +18,7 @@ from locum.crypto.symmetric import (
     AeadAlgorithm,
     HashAlgorithm,
 )
+from locum.values import dataclass
 
 
 class ProtocolVersion(IntEnum):

@@ -6,11 +6,12 @@ Knows no file and no clock; a ticket's bytes contain a secret and belong into a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.errors import DecodeError, Refused
 from locum.tls.registry import CIPHER_SUITES, CipherSuite, ProtocolVersion
 from locum.tls.schedule import MASTER_SECRET_LENGTH
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: Seven days: no ticket is used longer, whatever the server says (RFC 8446 section 4.6.1).

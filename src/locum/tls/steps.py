@@ -6,10 +6,11 @@ A handshake yields them in the order of the RFC's ladder; a `Connection` carries
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 from locum.tls.registry import CipherSuite, ProtocolVersion
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

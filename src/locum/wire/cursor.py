@@ -79,7 +79,8 @@ class Reader:
 
     def rest(self) -> bytes:
         """Read everything that is left."""
-        return self.block(self.remaining)
+        start, self._position = self._position, self._end
+        return self._data[start:]
 
     def finish(self) -> None:
         """Raise `DecodeError` unless everything has been read."""

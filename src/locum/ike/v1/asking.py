@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from locum.handshake import Opening
-from locum.ike.engine import IkeSa, Path
-from locum.ike.header import Header
+from locum.ike.engine import IkeSa, Path, State
+from locum.ike.header import MAX_MESSAGE, Header
 from locum.ike.v1.running import Progress, Running
 
-#: Messages that wait for an authority, of all exchanges together.
+#: Messages that wait for an authority, of all exchanges together, those of an SA that is not established, and
+#: their bytes.
 MAX_WAITING = 16
+MAX_WAITING_HALF_OPEN = 2
+MAX_WAITING_BYTES = MAX_MESSAGE
 
 
 class Asking:
@@ -52,10 +55,12 @@ class Asking:
         return self._queue.popleft()
 
     def wait(self, header: Header, message: bytes, path: Path) -> bool:
-        """Keep a message until the authority has answered; False when there are too many."""
+        """Keep a message until the authority has answered; False when there are too many, or too long ones."""
         if any(message == waiting for _, waiting, _ in self._waiting):
             return True
-        if len(self._waiting) >= MAX_WAITING:
+        size = sum(len(waiting) for _, waiting, _ in self._waiting)
+        most = MAX_WAITING if self._sa.state is State.ESTABLISHED else MAX_WAITING_HALF_OPEN
+        if len(self._waiting) >= most or size + len(message) > MAX_WAITING_BYTES:
             return False
         self._waiting.append((header, message, path))
         return True

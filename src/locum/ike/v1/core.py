@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from locum.ike.configuration import Connection
 from locum.ike.engine import Event, IkeSa, MessagePassed
-from locum.ike.payloads1 import Payload
+from locum.ike.payloads1 import Hash, Payload
 from locum.ike.protection import CbcChain
 from locum.ike.registry import ExchangeType
 from locum.ike.v1.channel import Channel
@@ -66,6 +66,10 @@ class Core:
     def inform_in_clear(self, *payloads: Payload) -> None:
         """As `inform`, for an SA that has no keys yet, and will have none."""
         self._transmit(int.from_bytes(self.random(4), "big") | 1, payloads, None)
+
+    def take_leave(self, message_id: int, proof: bytes, payload: Payload, chain: CbcChain) -> None:
+        """Send an informational message whose HASH, `proof`, an authority has made: there are no keys for one."""
+        self._transmit(message_id, (Hash(data=proof), payload), chain)
 
     def _transmit(
         self, message_id: int, payloads: tuple[Payload, ...], chain: CbcChain | None

@@ -6,7 +6,6 @@ Single messages without answers, so that there is no generator here; what follow
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from locum.ike.errors import Notification as Reason
 from locum.ike.keying1 import Cookies
@@ -21,6 +20,7 @@ from locum.ike.registry import (
 from locum.ike.v1.messages import Message
 from locum.ike.v1.quick_mode import announced_lifetime, lifetime_attributes
 from locum.ipsec.sa import Protocol
+from locum.values import dataclass
 
 _PROTOCOLS = {ProtocolId.ESP: Protocol.ESP, ProtocolId.AH: Protocol.AH}
 _SPI_LENGTH = 4

@@ -5,7 +5,7 @@ Knows no exchange and keeps no state: every message id has a chain of its own (R
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.crypto.symmetric import AesCbcKey, constant_time_equal
 from locum.ike.keying1 import IsakmpKeys, encryption_key, hash_1, phase2_iv
@@ -13,6 +13,7 @@ from locum.ike.payloads1 import Hash, Payload, write_payloads
 from locum.ike.protection import CbcChain
 from locum.ike.suites import Phase1Suite
 from locum.ike.v1.messages import Message
+from locum.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from locum.ike.allowance import for_further_exchanges
 from locum.ike.engine import IkeSa
 from locum.ike.v1.kept import Children
 
@@ -20,6 +21,8 @@ class Lineage:
 
     def __init__(self) -> None:
         self.children = Children()
+        #: quick modes with a key exchange that the peer may begin, under all of them together
+        self.further = for_further_exchanges()
         self._members: dict[IkeSa, Core] = {}
         #: those that have a successor, and when they are to go
         self._retiring: dict[IkeSa, float] = {}

@@ -5,7 +5,7 @@ Never holds a private key, a shared secret or a pre-shared key: an authority ans
 
 from __future__ import annotations
 
-from locum.handshake import Ask, Request, ask, expect
+from locum.handshake import Ask, Request, ask, expect, random
 from locum.ike.keying1 import PublicValues
 from locum.ike.operations import (
     EncryptedIntroductionRequest,
@@ -70,7 +70,9 @@ def initiate(phase1: Phase1) -> Steps[Outcome]:
     rule = messages.main_proof(suite.method, from_initiator=False)
     sixth = yield from receive(Receive(rule=rule, encrypted=True))
     identification = b"" if encrypts(suite) else sixth.one(Identification).body
-    responses = yield Ask((authentication_of(suite, sixth, identification), SaKeysRequest()))
+    phase1.farewell = int.from_bytes((yield from random(4)), "big") or 1
+    judge = authentication_of(suite, sixth, identification, farewell=phase1.farewell)
+    responses = yield Ask((judge, SaKeysRequest()))
     identity_text = accepted(responses, 0)
     keys = isakmp_keys_of(suite, expect(responses, 1, SaKeysResponse))
     return Outcome(suite=suite, keys=keys, identity=identity_text)

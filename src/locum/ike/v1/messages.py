@@ -6,13 +6,14 @@ Knows no key and no state: when a message is due is said by the exchanges.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeVar
 
 from locum.ike.errors import UnexpectedMessage
 from locum.ike.header import MAX_PAYLOADS, Header
 from locum.ike.payloads1 import Notification, Payload, Payloads, interpret
 from locum.ike.registry import AuthenticationMethod1, NotifyType1, PayloadType1, name_of
+from locum.values import dataclass
 
 P = TypeVar("P", bound=Payload)
 

@@ -5,7 +5,7 @@ Never derives a key and never judges a peer: an authority does both (A8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from locum.crypto.symmetric import AesCbcKey
 from locum.errors import DecodeError
@@ -53,9 +53,11 @@ from locum.ike.registry import (
     PayloadType1,
 )
 from locum.ike.suites import Phase1Suite
+from locum.ike.v1 import offers
 from locum.ike.v1.channel import Channel
 from locum.ike.v1.messages import SIGNATURE_METHODS, Message
 from locum.ike.v1.steps import Steps
+from locum.values import dataclass
 from locum.wire.cursor import Reader
 
 #: What follows the vendor ID of fragmentation: fragments are understood.
@@ -78,7 +80,8 @@ class Phase1:
     """One phase 1 under way, as both ends of it see it.
 
     `initial_contact` is said by an initiator, and heard by a responder. `dpd` and `nat_traversal` tell what the
-    peer can do. `suite` is there once it has been agreed on.
+    peer can do. `suite` is there once it has been agreed on, and `farewell`, a message id, when the peer takes the
+    SA for established before we do.
     """
 
     connection: Connection
@@ -88,6 +91,7 @@ class Phase1:
     dpd: bool = False
     nat_traversal: bool = False
     suite: Phase1Suite | None = None
+    farewell: int = 0
 
     # --- negotiation ----------------------------------------------------------------------------------------
 
@@ -278,9 +282,12 @@ def proof_payloads(suite: Phase1Suite, proof: ProveResponse) -> tuple[Payload, .
     return (*certificates, Signature(data=proof.proof))
 
 
-def authentication_of(suite: Phase1Suite, message: Message, identification: bytes) -> IkeAuthenticateRequest:
+def authentication_of(
+    suite: Phase1Suite, message: Message, identification: bytes, *, farewell: int = 0
+) -> IkeAuthenticateRequest:
     """Ask for judgement of the peer by its ID, certificates, and SIG or HASH.
 
+    `farewell` is the message id for telling it that it is turned down, 0 where that takes no authority.
     Raises: DecodeError for more certificates than anybody needs.
     """
     signed = suite.method in SIGNATURE_METHODS
@@ -290,6 +297,7 @@ def authentication_of(suite: Phase1Suite, message: Message, identification: byte
         identification=identification,
         method=suite.method,
         proof=proof,
+        farewell=farewell,
     )
 
 

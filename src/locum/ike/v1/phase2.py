@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from locum.errors import LocumError, Refused
+from locum.ike.algorithms import Group
 from locum.ike.children import SPI_LENGTH, ChildTerms, child_on, make_child
 from locum.ike.engine import Child, ChildClosed, ChildEstablished, ChildFailed, Path
-from locum.ike.errors import NotifyReceived, notify1_for
+from locum.ike.errors import Busy, NotifyReceived, notify1_for
 from locum.ike.header import Header
-from locum.ike.payloads1 import SecurityAssociation
+from locum.ike.payloads1 import KeyExchange, SecurityAssociation
 from locum.ike.policy import ChildPolicy
-from locum.ike.registry import EncapsulationMode, ExchangeType
+from locum.ike.registry import EncapsulationMode, ExchangeType, NotifyType1
 from locum.ike.v1 import informational, quick_mode
 from locum.ike.v1.core import Core
 from locum.ike.v1.isakmp import Isakmp
@@ -34,14 +35,15 @@ MAX_QUICK_MODES = 32
 class _QuickMode:
     """A quick mode under way.
 
-    An initiator makes a successor of `replaced` and has told its `spi`. `before` are the children that were there
-    when it began: what the peer makes can only replace one of them.
+    An initiator makes a successor of `replaced`, has told its `spi`, and offers what is in `group`, None for none.
+    `before` are the children that were there when it began: what the peer makes can only replace one of them.
     """
 
     running: Running[Agreement]
     initiator: bool
     before: tuple[Kept, ...]
     spi: int = 0
+    group: Group | None = None
     replaced: Kept | None = None
     settled: bool = False
 
@@ -79,7 +81,8 @@ class Phase2:
         if replaced is None or kept is not None:
             self._begin(kept, now=now)
 
-    def _begin(self, kept: Kept | None, *, now: float) -> None:
+    def _begin(self, kept: Kept | None, *, insisted: bool = False, now: float) -> None:
+        """`insisted` says that the peer will have no child without perfect forward secrecy."""
         core = self._core
         isakmp = core.isakmp
         if isakmp is None:
@@ -94,11 +97,15 @@ class Phase2:
             return
         spi = core.reserve_spi()
         quick = self._quick_of(isakmp, message_id, initiator=True, reserve_spi=lambda: spi)
+        group = _offered_group(quick, kept, insisted=insisted)
+        quick = replace(quick, policy=replace(quick.policy, groups=(group,)))
         if kept is not None:
             quick = replace(quick, traffic=replace(quick.traffic, local=kept.local, remote=kept.remote))
         running = self._run(isakmp, message_id, quick_mode.initiate(quick), now=now)
         before = tuple(self._children)
-        self._quick[message_id] = _QuickMode(running, initiator=True, before=before, spi=spi, replaced=kept)
+        self._quick[message_id] = _QuickMode(
+            running, initiator=True, before=before, spi=spi, group=group, replaced=kept
+        )
         running.start(now=now)
 
     def take(
@@ -114,11 +121,18 @@ class Phase2:
         running.start(now=now)
 
         def accepted() -> None:
+            self._check_pace(running, now=now)
             core.message_ids.use(message_id)
             self._quick[message_id] = _QuickMode(running, initiator=False, before=tuple(self._children))
             heard()
 
         return running.receive(header, message, now=now, accepted=accepted)
+
+    def _check_pace(self, running: Running[Agreement], *, now: float) -> None:
+        """Raises: Busy for a key exchange too many; a first message that is dropped for it comes again."""
+        wanted = running.last is not None and running.last.get(KeyExchange) is not None
+        if wanted and not self._core.lineage.further.take(now=now):
+            raise Busy("the peer begins key exchanges too often")
 
     def _run(self, isakmp: Isakmp, message_id: int, steps: Steps[Agreement], *, now: float) -> Running[Agreement]:
         return Running(
@@ -142,6 +156,7 @@ class Phase2:
             lifetime=core.timing.child_lifetime,
             traffic=Traffic.of(core.connection, core.channel.path, initiator=initiator, nat=nat),
             reserve_spi=reserve_spi,
+            peer_identity=core.sa.peer_identity,
         )
 
     def _policy(self) -> ChildPolicy:
@@ -231,8 +246,16 @@ class Phase2:
         if reason is not None and last is not None:
             proposal = last.one(SecurityAssociation).proposals[0]
             self._core.inform(informational.failure(reason, protocol=proposal.protocol, spi=proposal.spi))
-        if quick.initiator:
+        if quick.initiator and self._insists(quick, error):
+            self._begin(quick.replaced, insisted=True, now=now)
+        elif quick.initiator:
             self._say_failed(quick.replaced, error, now=now)
+
+    def _insists(self, quick: _QuickMode, error: LocumError) -> bool:
+        """True when the peer may want perfect forward secrecy, which we can do and did not offer."""
+        refused = isinstance(error, NotifyReceived) and error.notify_type == NotifyType1.NO_PROPOSAL_CHOSEN
+        able = quick.group is None and any(self._core.connection.child.groups)
+        return refused and able and (quick.replaced is None or quick.replaced in self._children)
 
     def _say_failed(self, kept: Kept | None, error: LocumError, *, now: float) -> None:
         """A successor is tried for again while there is time."""
@@ -320,3 +343,18 @@ class Phase2:
             self._close(kept, "replaced")
         else:
             kept.retire_at, kept.renew_at = None, now
+
+
+def _offered_group(quick: Quick, kept: Kept | None, *, insisted: bool) -> Group | None:
+    """The one group that all proposals of a quick mode are in (RFC 2409 section 5.5), None without one.
+
+    A successor's is that of what it replaces. To a peer that insists on one it is the group of phase 1, which it
+    can do, or else the best that we have.
+    """
+    groups = quick.policy.groups
+    if insisted:
+        agreed = quick.isakmp.suite.group
+        return agreed if agreed in groups else next(group for group in groups if group is not None)
+    if kept is not None and kept.child.suite.group is not None:
+        return kept.child.suite.group
+    return groups[0]

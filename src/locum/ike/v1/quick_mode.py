@@ -7,7 +7,7 @@ installs an association: what was agreed on is handed back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from locum.crypto.symmetric import constant_time_equal
 from locum.errors import DecodeError
@@ -45,6 +45,7 @@ from locum.ike.v1.messages import Message
 from locum.ike.v1.steps import Receive, Repeat, Send, Steps, receive
 from locum.ike.v1.traffic import Traffic
 from locum.ipsec.selectors import Address
+from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: Bytes of our nonces (RFC 2409 section 5: 8 to 256).
@@ -56,7 +57,8 @@ class Quick:
     """One quick mode to be done.
 
     `policy` has the encapsulation modes that fit the path; `lifetime` is ours in seconds, of which the shorter of
-    both ends' counts. `reserve_spi` gives the SPI of the inbound association.
+    both ends' counts. `reserve_spi` gives the SPI of the inbound association. `peer_identity` is who the peer has
+    proven to be, in the form of a verdict.
     """
 
     isakmp: Isakmp
@@ -65,6 +67,7 @@ class Quick:
     lifetime: float
     traffic: Traffic
     reserve_spi: Callable[[], int]
+    peer_identity: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +217,10 @@ def _responder_secret(
 
 def _further(quick: Quick, *, initiator: bool) -> IkeStartRequest:
     return IkeStartRequest(
-        exchange=Exchange.FURTHER, initiator=initiator, peer_address=str(quick.traffic.path.remote)
+        exchange=Exchange.FURTHER,
+        initiator=initiator,
+        peer_address=str(quick.traffic.path.remote),
+        remote_identity=quick.peer_identity,
     )
 
 

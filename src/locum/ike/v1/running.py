@@ -6,7 +6,6 @@ Knows neither what the messages mean nor which other exchanges there are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
@@ -21,14 +20,17 @@ from locum.ike.registry import Flags1
 from locum.ike.v1.channel import Channel, read
 from locum.ike.v1.messages import Message
 from locum.ike.v1.steps import Encrypt, Receive, Repeat, Send, Steps
+from locum.values import dataclass
 
 T = TypeVar("T")
 
 #: Our last message is sent again at most so often because the peer's came again.
 MAX_REPLAYS = 16
 
-#: Transmissions in all of a message that answers a peer which has proven nothing (`Repeat.SPARINGLY`).
-SPARING_ATTEMPTS = 4
+#: The same for a message that may be much longer than the one that it answers, from a peer whose address may be
+#: forged (`Repeat.SPARINGLY`), and how often it is sent without being asked for again.
+MAX_SPARING_REPLAYS = 3
+SPARING_ATTEMPTS = 2
 
 #: Seconds that an exchange still waits for its answer after a notify in clear said that there will be none:
 #: anybody can send that, and the answer may come all the same.
@@ -92,6 +94,8 @@ class Running(Generic[T]):
         self._sent: tuple[bytes, ...] = ()
         self._replays = 0
         self._attempts = self._most_attempts = 0
+        #: whoever has no answer asks again
+        self._sparing = False
         self._repeat_at: float | None = None
         self._hint: NotifyReceived | None = None
         self._hint_until = 0.0
@@ -187,11 +191,16 @@ class Running(Generic[T]):
         if now >= self._given_up_at:
             self._give_up(now=now)
         elif self._repeat_at is not None and now >= self._repeat_at:
-            if self._attempts >= self._most_attempts:
-                self._give_up(now=now)
-                return
+            self._repeat(now=now)
+
+    def _repeat(self, *, now: float) -> None:
+        if self._attempts < self._most_attempts:
             self._around.channel.transmit(self._sent)
             self._schedule(now=now)
+        elif self._sparing:
+            self._repeat_at = None
+        else:
+            self._give_up(now=now)
 
     @property
     def last_block(self) -> bytes:
@@ -246,6 +255,7 @@ class Running(Generic[T]):
         channel.transmit(self._sent)
         self._around.passed(True, step.name, step.payloads, sum(map(len, self._sent)))
         self._attempts = 0
+        self._sparing = step.repeat is Repeat.SPARINGLY
         timing = self._around.timing
         self._most_attempts = {
             Repeat.UNTIL_ANSWERED: timing.attempts,
@@ -262,6 +272,6 @@ class Running(Generic[T]):
         self._attempts += 1
 
     def _replay(self) -> None:
-        if self._sent and self._replays < MAX_REPLAYS:
+        if self._sent and self._replays < (MAX_SPARING_REPLAYS if self._sparing else MAX_REPLAYS):
             self._replays += 1
             self._around.channel.transmit(self._sent)

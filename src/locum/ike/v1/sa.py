@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from locum.errors import LocumError, TimedOut, Unauthenticated
-from locum.handshake import Response
+from locum.handshake import PeerRejected, Response
 from locum.ike.configuration import Connection, Mode
 from locum.ike.engine import (
     Child,
@@ -28,6 +28,7 @@ from locum.ike.errors import NotProtected, UnexpectedMessage, notify1_for, notif
 from locum.ike.header import NO_SPI, SPI_LENGTH, Header
 from locum.ike.keying1 import phase2_iv
 from locum.ike.nat import KEEPALIVE
+from locum.ike.operations import RejectedWithFarewell
 from locum.ike.payloads1 import Notification
 from locum.ike.protection import CbcChain
 from locum.ike.registry import FIRST_STATUS_TYPE, ExchangeType, Flags1, NotifyType1, PayloadType1
@@ -412,9 +413,19 @@ class Ike1Sa(IkeSa):
         # To a peer that has not answered, or that has ended it itself, there is nothing to say.
         spoken = not self.initiator or self.peer_spi != NO_SPI
         reason = notify1_for(error) if spoken and not first.given_up else None
-        if reason is not None:
+        if not self._take_leave(error) and reason is not None:
             self._core.inform_in_clear(informational.failure(reason))
         self._end(error, str(error))
+
+    def _take_leave(self, error: LocumError) -> bool:
+        """Delete the SA at a peer that was turned down after its last message; False where that cannot be."""
+        verdict = error.verdict if isinstance(error, PeerRejected) else None
+        chain = self._sealing(self._phase1.farewell)
+        if not isinstance(verdict, RejectedWithFarewell) or chain is None:
+            return False
+        deletion = informational.sa_deletion(self._channel.cookies)
+        self._core.take_leave(self._phase1.farewell, verdict.farewell, deletion, chain)
+        return True
 
     def _take_hint(self, message: Message, *, now: float) -> bool:
         """A message in clear: during phase 1 it may be the only one that there will be; later it means little."""
@@ -432,11 +443,15 @@ class Ike1Sa(IkeSa):
 
     def _take_sealed_hint(self, header: Header, message: bytes, *, now: float) -> bool:
         """Encrypted, but under keys of which none for a HASH has been handed over yet."""
+        chain = self._sealing(header.message_id)
+        return chain is not None and self._take_hint(read(header, message, chain)[0], now=now)
+
+    def _sealing(self, message_id: int) -> CbcChain | None:
+        """The encryption of an informational message before the SA is established, once there is any."""
         first, suite = self._first, self._phase1.suite
         if first is None or first.chain is None or suite is None:
-            return False
-        chain = CbcChain(first.chain.key, phase2_iv(suite.prf, first.chain.iv, header.message_id))
-        return self._take_hint(read(header, message, chain)[0], now=now)
+            return None
+        return CbcChain(first.chain.key, phase2_iv(suite.prf, first.chain.iv, message_id))
 
     # --- informational --------------------------------------------------------------------------------------
 

@@ -6,13 +6,14 @@ An exchange is a generator; `running` answers its steps. Knows neither keys nor 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from typing import Any, TypeVar
 
 from locum.ike.payloads1 import Payload
 from locum.ike.protection import CbcChain
 from locum.ike.v1.messages import Message, Rule
+from locum.values import dataclass
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class Repeat(Enum):
 
     #: we, until the next one arrives
     UNTIL_ANSWERED = auto()
-    #: as before, but a few times only: the peer has proven nothing yet
+    #: we, once more, and then the peer, a few times: it has not even proven to be where it says it is
     SPARINGLY = auto()
     #: the peer, by repeating its own
     ON_REQUEST = auto()

@@ -5,7 +5,7 @@ Knows addresses and selectors, no key and no message but its ID and NAT-OA paylo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 
 from locum.errors import ConfigurationError
@@ -23,6 +23,7 @@ from locum.ike.traffic_selectors import (
 )
 from locum.ike.v1.messages import Message
 from locum.ipsec.selectors import Address
+from locum.values import dataclass
 
 _ADDRESS_TYPES = {4: IdentificationType.IPV4_ADDR, 6: IdentificationType.IPV6_ADDR}
 

@@ -7,7 +7,7 @@ The window is one in each direction (RFC 7296 section 2.3): one request of ours 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from locum.errors import DecodeError
 from locum.ike.errors import InvalidMessageId, NotProtected
@@ -25,6 +25,7 @@ from locum.ike.protection import (
 )
 from locum.ike.registry import ExchangeType, Flags2, Version
 from locum.ike.suites import IkeSuite
+from locum.values import dataclass
 
 #: A response is repeated at most so often, whoever repeats the request.
 MAX_REPETITIONS = 16

@@ -7,7 +7,7 @@ of the successors has to go (section 2.8.1).
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from locum.ike.v2.key_exchanges import Half
 from locum.ike.v2.messages import Content
 from locum.ike.v2.negotiation import Agreement, Offer
 from locum.ike.v2.steps import Answering, Task, exchange
+from locum.values import dataclass
 
 #: A peer that is busy is asked for another CHILD_SA so many times.
 MAX_TRIES = 8

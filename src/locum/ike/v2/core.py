@@ -6,10 +6,11 @@ Never runs an exchange, sends a datagram or looks at a clock: `sa` does, and say
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from locum.errors import LocumError
+from locum.ike.allowance import Allowance, for_further_exchanges
 from locum.ike.children import ChildTerms, child_on, host_selector, make_child
 from locum.ike.configuration import FRAGMENT_SIZE, FRAGMENT_SIZE_IPV4, Connection
 from locum.ike.engine import (
@@ -35,6 +36,7 @@ from locum.ike.v2.channel import Channel, DirectionalKeys
 from locum.ike.v2.entries import Children, Entry
 from locum.ike.v2.messages import Content
 from locum.ike.v2.steps import Task
+from locum.values import dataclass
 
 #: Bytes of our nonces: half the longest PRF's key, and more than the 128 bits that RFC 7296 section 2.10 asks for.
 NONCE_LENGTH = 32
@@ -109,6 +111,8 @@ class Core:
     #: the peer takes the SA for established, and must be told if we do not
     peer_established: bool = False
     rekeying: Rekeying | None = None
+    #: key exchanges that the peer may begin, under this SA and its successors together
+    further: Allowance = field(default_factory=for_further_exchanges)
     #: exchanges of ours, under way, that make or delete CHILD_SAs
     child_exchanges: int = 0
     #: set by an exchange after which the SA ends
@@ -154,7 +158,8 @@ class Core:
     def start_request(
         self, exchange: Exchange, *, initiator: bool, sa: bytes = b"", group: int = 0
     ) -> IkeStartRequest:
-        """The opening of a session with the authority."""
+        """The opening of a session with the authority; a further one is for whom the peer has proven to be."""
+        further = exchange is Exchange.FURTHER
         return IkeStartRequest(
             exchange=exchange,
             initiator=initiator,
@@ -162,7 +167,7 @@ class Core:
             group=group,
             peer_address=str(self.path.remote),
             local_identity=self.connection.local_identity,
-            remote_identity=self.connection.remote_identity,
+            remote_identity=self.sa.peer_identity if further else self.connection.remote_identity,
         )
 
     def use_keys(self, material: bytes, *, after_response: bool = False) -> None:

@@ -7,12 +7,18 @@ follow in IKE_FOLLOWUP_KE (RFC 7296 section 1.3, RFC 9370 section 2.2.4).
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from locum.handshake import Ask, Request, expect
 from locum.ike.algorithms import Group
-from locum.ike.errors import IllegalValue, InvalidKeyExchange, NoProposalChosen, StateNotFound, UnexpectedMessage
+from locum.ike.errors import (
+    Busy,
+    IllegalValue,
+    InvalidKeyExchange,
+    NoProposalChosen,
+    StateNotFound,
+    UnexpectedMessage,
+)
 from locum.ike.operations import (
     Exchange,
     PublicValueRequest,
@@ -25,6 +31,7 @@ from locum.ike.registry import ExchangeType, NotifyType2
 from locum.ike.v2.core import Core
 from locum.ike.v2.messages import Content
 from locum.ike.v2.steps import accepted, exchange, reply
+from locum.values import dataclass
 
 #: Bytes by which an IKE_FOLLOWUP_KE is told to belong to an exchange of ours; of a peer's, at most so many.
 LINK_LENGTH = 16
@@ -133,8 +140,11 @@ def answer(
 ) -> Generator[Any, Any, tuple[tuple[bytes, ...], tuple[Payload, ...]]]:
     """All shared secrets, and the payloads of the last response, which is still to be sent.
 
-    The first response is `before`, KE, `after`. Raises: IllegalValue, StateNotFound.
+    The first response is `before`, KE, `after`. Raises: IllegalValue, StateNotFound; Busy for a peer that makes us
+    ask the authority too often.
     """
+    if groups and not core.further.take(now=core.now):
+        raise Busy("the peer begins key exchanges too often")
     secrets: list[bytes] = []
     payloads = (*before, *after)
     for index, group in enumerate(groups):

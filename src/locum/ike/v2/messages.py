@@ -6,14 +6,15 @@ Knows no key and no state: the exchanges say when a message is due (RFC 7296 sec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from dataclasses import field
+from typing import Any, TypeVar
 
 from locum.errors import DecodeError
 from locum.ike.errors import NotifyReceived, UnexpectedMessage, notify_received
 from locum.ike.header import MAX_PAYLOADS, Header, RawPayload, parse_chain
 from locum.ike.payloads2 import FINAL, Notify, Payload, interpret
 from locum.ike.registry import FIRST_STATUS_TYPE, ExchangeType, Flags2, NotifyType2, PayloadType2, name_of
+from locum.values import dataclass
 
 P = TypeVar("P", bound=Payload)
 
@@ -98,11 +99,12 @@ class Content:
 
     def all(self, kind: type[P]) -> Sequence[P]:
         """Every payload of this class."""
-        return cast(Sequence[P], self.by_class.get(kind, ()))
+        found: Sequence[Any] = self.by_class.get(kind, ())
+        return found
 
     def get(self, kind: type[P]) -> P | None:
         """The first payload of this class, None without one."""
-        found = self.all(kind)
+        found: Sequence[Any] = self.by_class.get(kind, ())
         return found[0] if found else None
 
     def one(self, kind: type[P]) -> P:

@@ -5,7 +5,7 @@ Never makes a key or an association (RFC 7296 sections 1.3, 2.9 and 2.23.1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 
 from locum.ike.children import SPI_LENGTH, ChildTerms, host_selector
@@ -25,6 +25,7 @@ from locum.ike.v2.core import Core
 from locum.ike.v2.messages import Content
 from locum.ipsec.sa import LAST_RESERVED_SPI
 from locum.ipsec.selectors import Address
+from locum.values import dataclass
 
 _TRANSPORT = Notify(notify_type=NotifyType2.USE_TRANSPORT_MODE)
 

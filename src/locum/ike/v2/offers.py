@@ -5,13 +5,13 @@ Knows SA payloads and a policy. Small offers are remembered with what came of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from locum.ike.payloads2 import Payload, SecurityAssociation, Written, body_of
 from locum.ike.policy import IkePolicy
 from locum.ike.proposals2 import accept_ike, restrict_ike
 from locum.ike.suites import IkeSuite
+from locum.values import dataclass
 from locum.wire.cursor import Reader
 
 #: So many of each are remembered, made of SA payloads of so many bytes at most.

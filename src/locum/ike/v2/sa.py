@@ -119,6 +119,7 @@ class Ike2Sa(Runner):
         before, core = self._core, sa._core
         core.suite, core.sk_d, core.now = suite, keys.sk_d, before.now
         core.nat_here, core.nat_there = before.nat_here, before.nat_there
+        core.further = before.further
         core.channel.peer_spi, core.channel.maximum = peer_spi, before.channel.maximum
         core.channel.use(suite, DirectionalKeys(ai=keys.sk_ai, ar=keys.sk_ar, ei=keys.sk_ei, er=keys.sk_er))
         self.begun.append(sa)

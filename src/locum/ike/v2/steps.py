@@ -6,12 +6,12 @@ Never knows who performs them.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from locum.ike.payloads2 import Payload
 from locum.ike.registry import ExchangeType
 from locum.ike.v2.messages import Content
+from locum.values import dataclass
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """strongSwan as the initiator of IKE SAs, as many as it can make, and what it can be driven against.
 
-The initiator has a namespace, and so has each responder, on a wire of its own. The initiator is kept on one core and
-responders on another. SAs have no child (RFC 6023; in IKEv1 phase 1 alone): the key exchange is all that is measured.
+The initiator has a namespace, and so has each responder, on a wire of its own. The initiator is kept on one core,
+responders on another. SAs have no child (RFC 6023; in IKEv1 phase 1 alone): the key exchange is all there is.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from bench.harness import process_seconds
@@ -119,8 +119,10 @@ class IkeLaboratory:
         charon.load(self._connection("any", local, remote, initiator=False))
         return self._added(Responder("strongswan", charon.pid, local), remote)
 
-    def add_terminal(self, *, delegated: bool = False, interpreter_options: Sequence[str | Path] = ()) -> Responder:
-        """A terminal in a process of its own, with an authority there, or `delegated` to the node of `add_node`."""
+    def add_terminal(
+        self, *, delegated: bool = False, interpreter_options: Sequence[str | Path] = ()
+    ) -> Responder:
+        """A terminal in a process of its own, with an authority there, or `delegated` to `add_node`'s."""
         name = "delegated" if delegated else "terminal"
         if delegated:
             site, local, remote = self._delegated_site
@@ -197,10 +199,17 @@ class IkeLaboratory:
             charon.share(self._secret, INITIATOR, RESPONDER)
 
     def _charon(self, namespace: Namespace, name: str, settings: Mapping[str, Any]) -> StrongSwan:
-        return StrongSwan(namespace, self.directory / name, settings=settings)
+        return StrongSwan(namespace, self.directory / name, userspace=False, settings=settings)
 
     def _connection(
-        self, name: str, local: str, remote: str, *, initiator: bool = True, soft: float = 0
+        self,
+        name: str,
+        local: str,
+        remote: str,
+        *,
+        initiator: bool = True,
+        soft: float = 0,
+        extra: Mapping[str, Any] = MappingProxyType({}),
     ) -> Connection:
         own, other = (INITIATOR, RESPONDER) if initiator else (RESPONDER, INITIATOR)
         return Connection(
@@ -213,7 +222,22 @@ class IkeLaboratory:
             certificate=self._certificates.get(own),
             proposals=(self._case.proposal,),
             soft=soft,
+            extra=extra,
         )
+
+    # --- as responder -------------------------------------------------------------------------------------
+
+    @property
+    def delegated_ends(self) -> tuple[Namespace, str, str]:
+        """The namespace of the terminal with a delegate, its address, and that of strongSwan, which answers it."""
+        site, local, remote = self._delegated_site
+        self._initiator.load(self._connection("any", remote, local, extra={"childless": "allow"}))
+        return site, local, remote
+
+    @property
+    def credential(self) -> Path:
+        """The credential file of the terminal with a delegate."""
+        return self._credential
 
     # --- measuring ----------------------------------------------------------------------------------------
 
@@ -237,7 +261,6 @@ class IkeLaboratory:
             if worker.fault is not None:
                 raise Unavailable(f"a handshake with {responder.name} failed: {worker.fault}")
         return sum(worker.made for worker in workers)
-
 
     def _control(self) -> Vici:
         """A connection for commands that is served: charon lets few wait to be."""
@@ -263,7 +286,9 @@ class _Worker(threading.Thread):
             while time.monotonic() < self._end:
                 self._control.request("initiate", initiate)
                 self.made += 1
-                self._control.request("terminate", terminate)
+                # The one before may still be about to go, and cannot be terminated twice.
+                with suppress(Unavailable):
+                    self._control.request("terminate", terminate)
         except LocumError as error:
             self.fault = error
 

@@ -1,8 +1,8 @@
 """A terminal that responds to IKE and keeps no data plane busy, for measurements: the real driver, in a process.
 
-`python -m bench.ike_responder DIRECTORY LOCAL REMOTE VERSION PROPOSAL [CREDENTIAL]`: prints "ready" and goes on until
-SIGTERM. With a credential file it asks a delegate; without, an authority in this process, made of the files in
-DIRECTORY.
+`python -m bench.ike_responder DIRECTORY LOCAL REMOTE VERSION PROPOSAL [CREDENTIAL]`: prints "ready" and goes on
+until SIGTERM. With a credential file it asks a delegate; without, an authority in this process, made of the files
+in DIRECTORY.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 from ipaddress import ip_address
 from pathlib import Path
 
-import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -23,6 +22,7 @@ from locum.authority.local import LocalAuthority
 from locum.dataplane.userspace import UserspaceInstaller
 from locum.ike.configuration import Limits
 from locum.keys.file import FileKey
+from locum.runtime import loop_factory, tune_collector
 from locum.terminal.ipsec import IpsecTerminal
 from locum.terminal.ipsec_options import IpsecOptions, connection
 
@@ -86,6 +86,7 @@ async def respond(directory: Path, local: str, remote: str, version: str, propos
         local=ip_address(local),
         limits=NO_LIMITS,
     ):
+        tune_collector()
         print("ready", flush=True)
         await stopped.wait()
 
@@ -93,7 +94,8 @@ async def respond(directory: Path, local: str, remote: str, version: str, propos
 def main() -> None:
     """Take the command line, and respond."""
     directory, local, remote, version, proposal, *credential = sys.argv[1:]
-    uvloop.run(respond(Path(directory), local, remote, version, proposal, "".join(credential)))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(respond(Path(directory), local, remote, version, proposal, "".join(credential)))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.ike_device import Device
-from tests.support.ike_strongswan import Bench, Case
+from tests.support.ike_strongswan import PEER_NAME, Bench, Case
 
 from locum.authority.databases import Action
 from locum.errors import LocumError, Unauthenticated
+from locum.handshake import Verdict
 from locum.ike.configuration import Limits, Timing
 from locum.ike.engine import Closed, Established
 
@@ -27,8 +28,13 @@ def begin(bench: Bench, device: Device, case: Case, *, initiator: bool) -> None:
         bench.charon.initiate(wait=False)
 
 
-def nothing_carries_packets(bench: Bench) -> None:
-    """strongSwan has no CHILD_SA, whatever it thinks of the IKE SA: what is refused in clear may be a forgery."""
+def nothing_carries_packets(bench: Bench, *, initiator: bool) -> None:
+    """strongSwan has no CHILD_SA; and no IKE SA where we have turned it down after its last message, as initiator.
+
+    Where it began, it may hold on to that for a while: what is refused in clear may be a forgery.
+    """
+    if initiator:
+        bench.charon.gone()
     assert [child for sa in bench.charon.sas() for child in sa.children] == []
 
 
@@ -69,7 +75,7 @@ def test_a_peer_whose_certificate_nobody_trusts_is_turned_down(
     bench.load(case)
     begin(bench, device, case, initiator=initiator)
     assert isinstance(closed(device), Unauthenticated)
-    nothing_carries_packets(bench)
+    nothing_carries_packets(bench, initiator=initiator)
 
 
 @ROLES
@@ -93,19 +99,24 @@ def test_a_peer_that_is_somebody_else_is_turned_down(bench: Bench, version: int,
     begin(bench, device, case, initiator=initiator)
     # In IKEv2 an initiator says whom it wants, and the peer may be the first to notice.
     assert isinstance(closed(device), LocumError)
-    nothing_carries_packets(bench)
+    nothing_carries_packets(bench, initiator=initiator)
 
 
 @ROLES
 @VERSIONS
 def test_a_peer_that_policy_denies_is_turned_down(bench: Bench, version: int, initiator: bool) -> None:
+    """A6: it has proven who it is, and both verdicts are told apart."""
     case = Case(version=version, own="p256", peer="p256", ike=V1_PROPOSAL)
     authority = bench.authority(case, rules=[("dns:other.example", Action.ALLOW)])
     device = bench.device(case, authority=authority, remote_identity="")
     bench.load(case)
     begin(bench, device, case, initiator=initiator)
     assert isinstance(closed(device), LocumError)
-    nothing_carries_packets(bench)
+    verdict = device.asked.response(Verdict)
+    assert verdict.authentic
+    assert not verdict.allowed
+    assert verdict.identity == f"dns:{PEER_NAME}"
+    nothing_carries_packets(bench, initiator=initiator)
 
 
 @ROLES

@@ -34,11 +34,14 @@ def test_child_of_ikev2_is_rekeyed_as_the_peer_wants_it(
     assert len(exchanges) == (1 if pfs else 0)
 
 
+@pytest.mark.parametrize("initiator", [True, False], ids=["initiator", "responder"])
 @pytest.mark.parametrize("pfs", ["", "-ecp256"], ids=["without", "ecp256"])
-def test_quick_mode_is_answered_as_the_peer_wants_it(make_bench: Callable[..., Bench], pfs: str) -> None:
+def test_quick_mode_is_done_as_the_peer_wants_it(
+    make_bench: Callable[..., Bench], pfs: str, initiator: bool
+) -> None:
     bench = make_bench()
     case = Case(version=1, ike=V1_PROPOSAL, esp=f"aes256gcm16{pfs}")
-    device = bench.connect(case, initiator=False, child=ChildPolicy())
-    bench.check_keys(device, device.sa.children[0], initiator=False)
+    device = bench.connect(case, initiator=initiator, child=ChildPolicy())
+    bench.check_keys(device, device.sa.children[0], initiator=initiator)
     exchanges = [each for each in device.asked.requests if isinstance(each, SharedSecretRequest)]
     assert len(exchanges) == (1 if pfs else 0)

@@ -17,6 +17,8 @@ from locum.demo.namespaces import why_not
 from locum.demo.traffic import WireTap, ping
 from locum.terminal.steps import StepName
 
+pytestmark = pytest.mark.xdist_group("ipsec-methods")
+
 UP = "SA up:"
 SECRET = "a secret of two branches\n"
 PPK = "0123456789abcdef" * 4

@@ -71,6 +71,15 @@ def test_whole_responder_of_ikev2_survives() -> None:
     assert survives([AUTHENTICATE, PROVE, SA_KEYS], ACCEPTED, PROVED, HANDED_OVER)
 
 
+def test_whole_initiator_of_main_mode_survives_however_it_ends() -> None:
+    last = dataclasses.replace(AUTHENTICATE, message=b"", farewell=0xFFFFFFFF)
+    assert survives([last, SA_KEYS], ACCEPTED, HANDED_OVER)
+    parting = ike.RejectedWithFarewell(
+        authentic=True, allowed=False, identity="dns:peer.example", fault=Fault.POLICY, farewell=bytes(32)
+    )
+    assert survives([last, SA_KEYS], parting)
+
+
 def test_start_leaves_out_what_is_default() -> None:
     assert cbor2.loads(encode_requests(b"", [START])) == [
         {0: 32, 1: 0, 2: False, 3: SA, 5: 31, 6: "192.0.2.9"},

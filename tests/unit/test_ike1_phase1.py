@@ -19,7 +19,7 @@ from tests.support.ike_memory import (
     psk_authority,
 )
 
-from locum.authority.databases import Action, Identity
+from locum.authority.databases import Action, Identity, Policy, PolicyRule
 from locum.errors import Incompatible, LocumError, Refused, TimedOut, Unavailable
 from locum.handshake import PeerRejected
 from locum.ike import algorithms as alg
@@ -33,7 +33,8 @@ from locum.ike.payloads1 import Hash, Notification
 from locum.ike.policy import Phase1Policy
 from locum.ike.protection import CbcChain
 from locum.ike.registry import AuthenticationMethod1, NotifyType1, PayloadType1
-from locum.ike.v1.running import HINT_GRACE
+from locum.ike.v1.asking import MAX_WAITING_HALF_OPEN
+from locum.ike.v1.running import HINT_GRACE, MAX_SPARING_REPLAYS, SPARING_ATTEMPTS
 from locum.keys.file import FileKey
 
 MODES = pytest.mark.parametrize("mode", list(Mode), ids=[mode.value for mode in Mode])
@@ -380,3 +381,64 @@ def test_the_last_message_come_again_is_answered_a_bounded_number_of_times() -> 
         net.inject(net.right, first)
     assert 1 <= len(net.log) - before <= 16
     assert len(net.right.of(Established)) == 1
+
+
+def test_an_answer_of_aggressive_mode_is_sent_twice_unasked_and_thrice_more_when_asked_for() -> None:
+    """The address that asks may be forged, and the answer is the longer one."""
+    net = prepared("rsa", Mode.AGGRESSIVE)
+    net.disturb = lambda passage: ((0.0, passage),) if passage.number == 1 else ()
+    net.initiate()
+    net.run()
+    net.left.endpoint.close(now=net.now)
+    net.advance(20.0)
+    answers = [each.message for each in net.log if each.sender == "right"]
+    assert len(answers) == SPARING_ATTEMPTS == 2
+    for _ in range(20):
+        net.inject(net.right, net.log[0].message)
+    answers = [each.message for each in net.log if each.sender == "right"]
+    assert len(answers) == 2 + MAX_SPARING_REPLAYS == 5
+    assert len(set(answers)) == 1
+
+
+def test_a_responder_of_aggressive_mode_waits_for_a_slow_peer() -> None:
+    net = prepared("psk", Mode.AGGRESSIVE)
+    net.disturb = lambda passage: ((0.0, passage),) if passage.sender == "left" or net.now > 1003 else ()
+    net.initiate()
+    net.advance(5.0)
+    assert len(net.left.installed) == 1
+    assert keys_agree(net)
+
+
+def test_few_messages_wait_for_an_sa_that_is_not_established() -> None:
+    net = prepared("psk")
+    net.right.hold = True
+    net.initiate()
+    net.run()
+    first, sa = net.log[0].message, only(net.right)
+    for number in range(20):
+        net.inject(net.right, first[:8] + sa.own_spi + first[16:-1] + bytes((number,)))
+    assert len(sa._asking._waiting) == MAX_WAITING_HALF_OPEN == 2
+
+
+@pytest.mark.parametrize("method", ["p256", "psk", "encryption"])
+def test_a_responder_that_is_turned_down_at_the_end_is_told_so_that_it_believes_it(method: str) -> None:
+    """Main mode's responder has an SA when it has sent message 6, and heeds nothing without a HASH."""
+    net = prepared(method)
+    net.left.hold = True
+    net.initiate()
+    net.run()
+    while not net.right.of(Established):
+        held, net.left.held = net.left.held, []
+        for task in held:
+            net.left.perform(*task, now=net.now)
+        net.run()
+    ((sa, requests, number),) = net.left.held
+    # A rule that was added meanwhile.
+    net.left.authority.policy = Policy((PolicyRule(terminal="*", peer="*", action=Action.DENY),))
+    net.left.perform(sa, requests, number, now=net.now)
+    net.run()
+    assert isinstance(net.left.error, PeerRejected)
+    assert net.left.of(Established) == []
+    (closed,) = net.right.of(Closed)
+    assert (closed.error, closed.reason) == (None, "deleted by the peer")
+    assert net.right.live == []

@@ -12,6 +12,7 @@ from tests.support.ike_memory import LEFT_ADDRESS, RIGHT_ADDRESS, Network, keys_
 
 from locum.errors import ConfigurationError, LocumError, Unavailable
 from locum.ike import algorithms as alg
+from locum.ike.allowance import FURTHER_AT_ONCE
 from locum.ike.configuration import Connection, Timing
 from locum.ike.engine import ChildClosed, ChildEstablished, ChildFailed, MessagePassed, State
 from locum.ike.errors import Notification, NotifyReceived
@@ -79,7 +80,7 @@ def test_extended_sequence_numbers_are_negotiated() -> None:
 
 
 @pytest.mark.parametrize("initiator", ["left", "right"])
-def test_perfect_forward_secrecy_is_one_key_exchange_of_the_authority_without_a_name(initiator: str) -> None:
+def test_perfect_forward_secrecy_is_one_key_exchange_of_the_authority_for_the_proven_peer(initiator: str) -> None:
     net = connected(child=ChildPolicy(groups=(alg.ECP_256,)))
     for host in (net.left, net.right):
         host.asked.clear()
@@ -93,6 +94,7 @@ def test_perfect_forward_secrecy_is_one_key_exchange_of_the_authority_without_a_
         assert start.exchange is Exchange.FURTHER
         assert start.initiator == (host.name == initiator)
         assert start.sa == b""
+        assert start.remote_identity == host.sa.peer_identity != ""
         assert isinstance(host.asked[-1], SharedSecretRequest)
 
 
@@ -108,8 +110,54 @@ def test_without_perfect_forward_secrecy_the_terminal_is_alone() -> None:
     assert net.left.asked == net.right.asked == []
 
 
+@pytest.mark.parametrize("group", [alg.ECP_256, alg.CURVE25519], ids=str)
+def test_an_initiator_gives_in_to_a_peer_that_insists_on_perfect_forward_secrecy(group: alg.Group) -> None:
+    """First in the group of phase 1, which is ECP-256 here; without it in policy, in our best."""
+    ours = ChildPolicy(groups=(None, alg.CURVE25519, group))
+    net = connected(child=ours, right=connection(child=ChildPolicy(groups=(group,))))
+    assert keys_agree(net)
+    assert net.left.child.suite.group is group
+    assert failures(net) == []
+    assert net.left.of(ChildEstablished)[0].replaced is None
+    # What replaces it is offered in that group at once.
+    net.left.events.clear()
+    net.left.sa.rekey_child(net.left.child, now=net.now)
+    net.run()
+    assert keys_agree(net)
+    offers = [each for each in net.left.of(MessagePassed) if each.description.startswith("quick mode 1")]
+    assert len(offers) == 1
+
+
+def test_an_initiator_gives_in_once() -> None:
+    net = connected(right=connection(child=ChildPolicy(groups=(alg.ECP_384,))))
+    assert net.left.installed == net.right.installed == []
+    assert len(failures(net)) == 1
+    offers = [each for each in net.left.of(MessagePassed) if each.description.startswith("quick mode 1")]
+    assert len(offers) == 2
+
+
+def test_quick_modes_with_a_key_exchange_that_come_too_often_wait_until_they_are_repeated() -> None:
+    net = connected(child=ChildPolicy(groups=(alg.ECP_256,)), timing=Timing(liveness=0.0))
+
+    def begun() -> int:
+        return sum(
+            isinstance(each, IkeStartRequest) and each.exchange is Exchange.FURTHER for each in net.right.asked
+        )
+
+    assert begun() == 1
+    for _ in range(FURTHER_AT_ONCE + 4):
+        net.left.sa.create_child(now=net.now)
+    net.run()
+    assert begun() == FURTHER_AT_ONCE
+    net.advance(20.0)
+    assert begun() == 1 + FURTHER_AT_ONCE + 4
+    assert failures(net) == []
+    assert keys_agree(net)
+
+
 def test_an_end_that_insists_on_perfect_forward_secrecy_gets_it_or_nothing() -> None:
-    net = connected(right=connection(child=ChildPolicy(groups=(alg.ECP_256,))))
+    without = ChildPolicy(groups=(None,))
+    net = connected(child=without, right=connection(child=ChildPolicy(groups=(alg.ECP_256,))))
     assert net.left.installed == net.right.installed == []
     (error,) = failures(net)
     assert isinstance(error, NotifyReceived)
@@ -255,7 +303,7 @@ def test_an_authority_that_fails_in_quick_mode_fails_that_alone() -> None:
 
 def test_a_notify_says_which_quick_mode_it_ends() -> None:
     """Two are open; the peer refuses the second one only, by its SPI."""
-    net = connected(right=connection(child=ChildPolicy()))
+    net = connected(child=ChildPolicy(groups=(None,)))
     net.right.hold = True
     sa = only(net.left)
     net.disturb = lambda passage: ()

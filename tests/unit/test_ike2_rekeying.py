@@ -11,6 +11,7 @@ from tests.support.ike_memory import Host, Network, keys_agree, network
 
 from locum.errors import Incompatible
 from locum.ike import algorithms as alg
+from locum.ike.allowance import FURTHER_AT_ONCE
 from locum.ike.configuration import Connection, Timing
 from locum.ike.engine import (
     ChildClosed,
@@ -153,6 +154,40 @@ def test_a_child_that_the_peer_does_not_know_is_made_anew() -> None:
     made.run()
     assert alive(made)
     assert made.left.of(ChildClosed)[0].reason == "the peer does not know it"
+
+
+@pytest.mark.parametrize("what", ["child", "sa"])
+def test_key_exchanges_that_a_peer_begins_too_often_are_put_off(what: str) -> None:
+    made = connected(PFS)
+    for _ in range(FURTHER_AT_ONCE + 4):
+        sa = made.left.sa
+        if what == "sa":
+            sa.rekey(now=made.now)
+        else:
+            sa.rekey_child(made.left.child, now=made.now)
+        made.run()
+    # A successor of the SA does not begin with a rest of its own.
+    assert len(further(made.right)) == FURTHER_AT_ONCE
+    # The peer was told to come again, and does.
+    made.advance(60.0)
+    assert len(further(made.right)) > FURTHER_AT_ONCE
+    assert alive(made)
+
+
+def test_rekeying_without_a_key_exchange_is_not_counted() -> None:
+    made = connected()
+    for _ in range(2 * FURTHER_AT_ONCE):
+        made.left.sa.rekey_child(made.left.child, now=made.now)
+        made.run()
+    assert len(made.right.of(ChildEstablished)) == 1 + 2 * FURTHER_AT_ONCE
+
+
+def test_a_further_key_exchange_names_whom_the_peer_has_proven_to_be() -> None:
+    made = connected(PFS)
+    made.left.sa.rekey_child(made.left.child, now=made.now)
+    made.run()
+    assert [each.remote_identity for each in further(made.right)] == [made.right.sa.peer_identity]
+    assert [each.remote_identity for each in further(made.left)] == [made.left.sa.peer_identity]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

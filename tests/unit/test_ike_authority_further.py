@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.support import pki
 from tests.support.ike_authority import LEFT, RIGHT_ADDRESS, authority
 
-from locum.authority.databases import Action, PolicyRule
+from locum.authority.databases import Action, PinnedKey, PolicyRule, TrustMaterial
 from locum.authority.ike_further_session import MAX_EXCHANGES
 from locum.authority.ike_key_exchange import PERFORMED
 from locum.authority.local import IkeOptions, LocalAuthority, LocalSession
@@ -134,6 +136,66 @@ def test_peer_that_policy_denies_by_now_gets_no_new_keys() -> None:
     denied = authority(policy=(PolicyRule(terminal="*", peer=f"ip:{RIGHT_ADDRESS}", action=Action.DENY),))
     with pytest.raises(Refused, match="denies"):
         denied.open(LEFT).perform([start(initiator=False)])
+
+
+NAMED = "dns:right.example.com"
+PINNED = "pin:right"
+
+
+def pinned(*peers: str) -> TrustMaterial:
+    issued = pki.leaf(pki.ca(), "p256", ("right.example.com",), slot="further", subject="right", purposes=None)
+    return TrustMaterial(pinned=(PinnedKey(name="right", key=issued.chain[0], peers=peers),))
+
+
+def begin(by: LocalAuthority, proven: str) -> None:
+    by.open(LEFT).perform(
+        [
+            start(initiator=False, remote_identity=proven),
+        ]
+    )
+
+
+def rules(*rows: tuple[str, Action]) -> tuple[PolicyRule, ...]:
+    return tuple(PolicyRule(terminal="*", peer=peer, action=action) for peer, action in rows)
+
+
+ALLOW, DENY = Action.ALLOW, Action.DENY
+
+
+@pytest.mark.parametrize(
+    ("proven", "peers", "rows", "allowed"),
+    [
+        pytest.param(NAMED, (), [(NAMED, ALLOW)], True, id="name allowed"),
+        pytest.param(NAMED, (), [("*", ALLOW), (NAMED, DENY)], False, id="name denied"),
+        pytest.param(NAMED, (), [("dns:other.example.com", ALLOW)], False, id="name not allowed any more"),
+        pytest.param(NAMED, (NAMED,), [(PINNED, ALLOW)], False, id="only its key allowed, which it did not show"),
+        pytest.param(PINNED, (NAMED,), [(PINNED, ALLOW)], True, id="key allowed"),
+        pytest.param(PINNED, (NAMED,), [(NAMED, ALLOW)], True, id="owner of the key allowed"),
+        pytest.param(PINNED, (NAMED,), [("*", ALLOW), (PINNED, DENY)], False, id="key denied"),
+        pytest.param(PINNED, (NAMED,), [("*", ALLOW), (NAMED, DENY)], False, id="owner of the key denied"),
+        pytest.param(PINNED, (NAMED,), [("dns:other.example.com", ALLOW)], False, id="key not allowed any more"),
+        pytest.param(PINNED, ("dns:*.example.com",), [(NAMED, ALLOW)], True, id="one of the key's owners allowed"),
+        pytest.param(
+            PINNED, ("dns:*.example.com",), [("*", ALLOW), (PINNED, DENY)], False, id="shared key denied"
+        ),
+        pytest.param("pin:gone", (NAMED,), [("*", ALLOW)], False, id="key not pinned any more"),
+    ],
+)
+def test_policy_is_asked_about_whom_the_peer_has_proven_to_be(
+    proven: str, peers: tuple[str, ...], rows: list[tuple[str, Action]], allowed: bool
+) -> None:
+    by = authority(policy=rules(*rows), trust=pinned(*peers) if peers else TrustMaterial())
+    if allowed:
+        begin(by, proven)
+    else:
+        with pytest.raises(Refused, match=r"denies|allows|pinned"):
+            begin(by, proven)
+
+
+def test_pinned_key_is_nobody_to_ask_for_where_nothing_is_proven_yet() -> None:
+    by = authority(trust=pinned(NAMED))
+    with pytest.raises(Refused):
+        by.open(LEFT).perform([replace(start(initiator=True, remote_identity=PINNED), exchange=Exchange.MAIN)])
 
 
 @pytest.mark.parametrize("request_", [ProveRequest(), SaKeysRequest()], ids=["prove", "keys"])

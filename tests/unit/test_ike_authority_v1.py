@@ -503,6 +503,20 @@ def test_initiator_of_main_mode_proves_itself_first() -> None:
         initiator.perform([request])
 
 
+def test_only_the_initiator_of_main_mode_takes_leave_of_whom_it_turns_down() -> None:
+    """A HASH under SKEYID_a is given to nobody else, and to nobody who gets SKEYID_a."""
+    play = signed()
+    session, proof = _until_proof(play)
+    altered = replace(play.authenticate(proof), proof=bytes(64), farewell=1)
+    with pytest.raises(Refused, match="leave"):
+        session.perform([altered])
+    play = signed()
+    session, proof = _until_proof(play)
+    (verdict,) = session.perform([replace(play.authenticate(proof), farewell=1)])
+    assert type(verdict) is Verdict
+    assert verdict.accepted
+
+
 def test_keys_come_after_both_proofs() -> None:
     play = signed()
     session, proof = _until_proof(play)

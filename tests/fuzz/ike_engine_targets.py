@@ -157,6 +157,9 @@ def _inside_auth(data: bytes) -> None:
     assert not made.right.live
 
 
+#: See `tests.support.fuzz`.
+STRIDE = 7
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     **{f"stranger{version >> 4}": _stranger(version) for version in Version},
     **{f"initiating{version >> 4}": _initiating(version) for version in Version},

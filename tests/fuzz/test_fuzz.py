@@ -44,5 +44,5 @@ def test_only_typed_errors_leave(target: Target) -> None:
 @pytest.mark.parametrize("target", [each for each in TARGETS if each.seeds], ids=lambda target: target.name)
 def test_every_truncation_of_a_valid_input_is_harmless(target: Target) -> None:
     for seed in target.seeds:
-        for length in range(min(len(seed), LARGEST_INPUT) + 1):
+        for length in range(0, min(len(seed), LARGEST_INPUT) + 1, target.stride):
             target.call(seed[:length])

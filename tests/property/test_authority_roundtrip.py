@@ -187,6 +187,18 @@ RESPONSES: dict[type[Response], tuple[type[Request], st.SearchStrategy[Any]]] = 
         st.builds(ike.EncryptedIntroductionResponse, identification=BLOB, nonce=BLOB, certificate_hash=SHORT),
     ),
     ike.DisclosureResponse: (ike.DisclosureRequest, st.builds(ike.DisclosureResponse)),
+    ike.RejectedWithFarewell: (
+        ike.IkeAuthenticateRequest,
+        st.builds(
+            ike.RejectedWithFarewell,
+            authentic=FLAG,
+            allowed=st.just(False),
+            identity=NAME,
+            reason=LINE,
+            fault=st.sampled_from(Fault),
+            farewell=SHORT,
+        ),
+    ),
     ike.SaKeysResponse: (ike.SaKeysRequest, st.builds(ike.SaKeysResponse, keys=SHORT, ppk_used=FLAG)),
     StartResponse: (
         StartRequest,

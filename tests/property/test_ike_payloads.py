@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locum.errors import DecodeError, LocumError
@@ -215,6 +215,7 @@ EXACT = [
 
 
 @pytest.mark.parametrize(("parse", "strategy"), EXACT)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_body_of_another_length_is_refused(
     parse: Callable[[Reader], Any], strategy: st.SearchStrategy[Any], data: st.DataObject

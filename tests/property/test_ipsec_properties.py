@@ -70,6 +70,15 @@ def associations(draw: st.DrawFn) -> SecurityAssociation:
     return esp_sa(*draw(suites), **changes)
 
 
+def but_for_checksums(sa: SecurityAssociation, packet: bytes) -> bytes:
+    """`packet` without what transport mode inside of UDP makes anew, as for a NAT in between (RFC 3948)."""
+    ip = parse(packet)
+    at = {TCP: 16, UDP: 6}.get(ip.protocol)
+    if sa.mode is Mode.TUNNEL or sa.encapsulation is None or at is None:
+        return packet
+    return packet[: ip.payload + at] + bytes(2) + packet[ip.payload + at + 2 :]
+
+
 @given(associations(), st.lists(packets(), min_size=1, max_size=4), st.integers(1, 2**31))
 def test_what_one_end_protects_the_other_delivers_unchanged(
     sa: SecurityAssociation, sent: list[bytes], first: int
@@ -78,7 +87,9 @@ def test_what_one_end_protects_the_other_delivers_unchanged(
     for packet in sent:
         sealed = sender.protect(packet)
         assert parse(sealed).length == len(sealed)
-        assert receiver.unprotect(sealed) == packet
+        delivered = receiver.unprotect(sealed)
+        assert delivered is not None
+        assert but_for_checksums(sa, delivered) == but_for_checksums(sa, packet)
 
 
 @given(associations(), packets(), st.data())
@@ -97,10 +108,9 @@ def test_an_altered_packet_is_never_delivered_altered(
         return
     # Only what is not protected can have changed: the headers in front of ESP, or what AH lets routers change.
     assert position < start or parse(sealed).protocol == UDP
-    if sa.mode is Mode.TUNNEL:
-        assert delivered is not None and delivered[20:] == packet[20:]
-    else:
-        assert delivered is not None and delivered[start:] == packet[start:]
+    assert delivered is not None
+    since = 20 if sa.mode is Mode.TUNNEL else start
+    assert but_for_checksums(sa, delivered)[since:] == but_for_checksums(sa, packet)[since:]
 
 
 @given(associations(), packets(), st.integers(0, 400))

@@ -1,5 +1,8 @@
 """Collects the fuzz targets: every `tests/fuzz/*_targets.py` has TARGETS, and may have SEEDS, by target name.
 
+STRIDE, where a module has one, says that its targets are whole handshakes: one truncation in so many will do, for
+every parser in them has a target of its own, which sees all of them.
+
 A target takes bytes and lets nothing out: `LocumError` is caught inside, anything else is a bug.
 """
 
@@ -18,6 +21,7 @@ class Target:
     name: str
     call: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
+    stride: int = 1
 
 
 def collect(prefix: str = "") -> list[Target]:
@@ -29,5 +33,6 @@ def collect(prefix: str = "") -> list[Target]:
         seeds = getattr(module, "SEEDS", {})
         for name, call in module.TARGETS.items():
             full_name = name if name.startswith(f"{room}.") else f"{room}.{name}"
-            found.append(Target(full_name, call, tuple(seeds.get(name, ()))))
+            stride = getattr(module, "STRIDE", 1)
+            found.append(Target(full_name, call, tuple(seeds.get(name, ())), stride))
     return [target for target in found if target.name.startswith(prefix)]

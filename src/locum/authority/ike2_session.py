@@ -27,7 +27,6 @@ from locum.crypto.asymmetric.certificates import Rejected
 from locum.crypto.symmetric import constant_time_equal
 from locum.errors import DecodeError, Misbehaved, Refused
 from locum.handshake import Fault, Request, Response, Verdict
-from locum.ike import keying2
 from locum.ike.algorithms import Group
 from locum.ike.header import NO_SPI, SPI_LENGTH
 from locum.ike.operations import (
@@ -263,7 +262,7 @@ class Ike2Session(IkeSession):
         return _OwnProof(
             self._credentials.identification_of(known),
             AuthenticationMethod2.SHARED_KEY,
-            lambda octets: keying2.shared_key_auth(prf, known.secret, octets),
+            lambda octets: known.auth(prf, octets),
         )
 
     def _by_identity(self, request: ProveRequest) -> _OwnProof | None:
@@ -360,7 +359,7 @@ class Ike2Session(IkeSession):
         known = self._credentials.secret(self._peer_view(claimed))
         if known is None:
             raise Rejected(Fault.UNKNOWN_ISSUER, f"there is no pre-shared key for {claimed.text}")
-        due = keying2.shared_key_auth(self._suite.prf, known.secret, octets)
+        due = known.auth(self._suite.prf, octets)
         if not constant_time_equal(due, proof):
             raise Rejected(Fault.BAD_SIGNATURE, f"{claimed.text} does not know the pre-shared key")
         identities = (known.proves(claimed.text, self._request.peer_address),)

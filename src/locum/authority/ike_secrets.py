@@ -13,6 +13,8 @@ from functools import lru_cache
 from locum.authority.databases import ANY, PostquantumSecret, SharedSecret
 from locum.authority.ike_identities import Identification, identification_of
 from locum.errors import ConfigurationError
+from locum.ike.algorithms import Prf
+from locum.ike.keying2 import padded_secret
 from locum.patterns import PeerPattern, parse_pattern
 from locum.values import dataclass
 
@@ -29,6 +31,15 @@ class KnownSecret:
     peer: PeerPattern
     secret: bytes = field(repr=False)
     local: Identification | None = None
+    #: what AUTH is made with, by PRF
+    _padded: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def auth(self, prf: Prf, octets: bytes) -> bytes:
+        """The AUTH data of IKEv2 that proves to know it (RFC 7296 section 2.15)."""
+        key = self._padded.get(prf.id)
+        if key is None:
+            key = self._padded[prf.id] = padded_secret(prf, self.secret)
+        return prf(key, octets)
 
     def proves(self, claimed: str, address: str) -> str:
         """The identity proven by knowing this key, for a peer that claims to be `claimed` and is at `address`.

@@ -112,8 +112,7 @@ class HashAlgorithm:
 
     def hmac(self, key: bytes, data: Buffer) -> bytes:
         """HMAC (RFC 2104) of `data` under `key`."""
-        # Faster than hmac.digest, which has OpenSSL look for the hash each time.
-        return hmac.new(key, data, self.name).digest()
+        return hmac.digest(key, data, self.name)
 
 
 #: The module's own functions, which are faster than `hashlib.new` by name.
@@ -148,12 +147,13 @@ class AesCbcKey:
     Everything else takes `AesCbcHmacKey`.
     """
 
-    __slots__ = ("_algorithm",)
+    __slots__ = ("_algorithm", "_decrypt")
 
     def __init__(self, key: bytes) -> None:
         if len(key) not in (16, 24, 32):
             raise ValueError("AES needs a key of 16, 24 or 32 bytes")
         self._algorithm = AES(key)
+        self._decrypt: Callable[[bytes], bytes] | None = None
 
     def __repr__(self) -> str:
         return "<AesCbcKey>"
@@ -165,8 +165,12 @@ class AesCbcKey:
 
     def decrypt(self, iv: Buffer, ciphertext: Buffer) -> bytes:
         """Decrypt whole blocks; ValueError for an incomplete one."""
-        decryptor = Cipher(self._algorithm, CBC(iv)).decryptor()
-        return decryptor.update(ciphertext) + decryptor.finalize()
+        if len(iv) != AES_BLOCK or len(ciphertext) % AES_BLOCK:
+            raise ValueError(f"AES-CBC takes whole blocks of {AES_BLOCK} bytes")
+        if self._decrypt is None:
+            self._decrypt = Cipher(self._algorithm, CBC(bytes(AES_BLOCK))).decryptor().update
+        # One cipher for all: an IV is nothing but the block before, and what it decrypts to itself is cut off.
+        return self._decrypt(b"".join((iv, ciphertext)))[AES_BLOCK:]
 
 
 class AesCbcHmacKey:

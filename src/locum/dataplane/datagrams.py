@@ -213,7 +213,8 @@ class EspPort:
         batch: list[bytes] = []
         origin: tuple[list[Ancillary], Source] | None = None
         size, room = 0, BYTES_PER_TURN
-        for _ in range(READS_PER_TURN):
+        # IKE alone comes one by one, and a call that finds nothing is not for free.
+        for _ in range(READS_PER_TURN if self.encapsulated else 1):
             try:
                 data, ancillary, _, source = opened.recvmsg(_LARGEST, _ANCILLARY)
             except OSError:  # nothing there any more, or an error of an earlier datagram

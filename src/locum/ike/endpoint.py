@@ -21,7 +21,6 @@ from locum.ike.payloads2 import FINAL, Notify, write_payloads
 from locum.ike.registry import ExchangeType, Flags2, NotifyType2, PayloadType2, Version
 from locum.ike.v1.sa import Ike1Sa
 from locum.ike.v2.sa import Ike2Sa
-from locum.ipsec.selectors import Address
 from locum.wire.cursor import Reader
 
 #: Notifies without protection, INVALID_IKE_SPI and INVALID_MAJOR_VERSION: at most so many in a second.
@@ -40,10 +39,10 @@ class _Kept:
     order: int
     spi: bytes
     #: where the peer was when the SA was established
-    address: Address | None = None
+    address: bytes = b""
     #: address and SHA-256 of the first message
-    beginning: tuple[Address, bytes] | None = None
-    half_open: Address | None = None
+    beginning: tuple[bytes, bytes] | None = None
+    half_open: bytes = b""
     identity: str = ""
     established: int = 0
     due: float | None = None
@@ -80,15 +79,15 @@ class Endpoint:
         self._by_spi: dict[bytes, IkeSa] = {}
         #: responder's SAs by where they began: what a first message belongs to that has come before (RFC 7296
         #: section 2.1). One with the same SPI that is not the same may be forged, and does not stand in its way.
-        self._by_beginning: dict[tuple[Address, bytes], IkeSa] = {}
+        self._by_beginning: dict[tuple[bytes, bytes], IkeSa] = {}
         self._by_identity: dict[str, dict[IkeSa, None]] = {}
         self._half_open = 0
-        self._half_open_from: dict[Address, int] = {}
+        self._half_open_from: dict[bytes, int] = {}
         #: IKEv1: half-open SAs whose peer has not returned our cookie, oldest first
         self._unproven: dict[IkeSa, None] = {}
         self._established = 0
         #: established SAs by where they were established from
-        self._established_from: dict[Address, int] = {}
+        self._established_from: dict[bytes, int] = {}
         #: SAs that strangers may begin, and those who come from where an SA is established
         self._for_strangers = Allowance(per_second=self.limits.begun_per_second, at_once=self.limits.begun_at_once)
         self._for_known = Allowance(per_second=self.limits.known_per_second, at_once=self.limits.known_at_once)
@@ -211,7 +210,7 @@ class Endpoint:
                 del self._unproven[sa]
             return sa
         if header.responder_spi == NO_SPI:
-            return self._by_beginning.get(_beginning(message, path))
+            return self._by_beginning.get(_beginning(message, path.remote.packed))
         return None
 
     def _stranger(self, header: Header, message: bytes, path: Path, now: float) -> IkeSa | None:
@@ -220,22 +219,22 @@ class Endpoint:
         if not first:
             self._refuse_spi(header, message, path, now)
             return None
-        wanted = self.connection.remote
+        wanted, source = self.connection.remote, path.remote.packed
         # A message of our own that was sent back would have us talk to ourselves.
         ours = header.initiator_spi in self._by_spi
-        if ours or self._closing or (wanted is not None and path.remote != wanted) or not self._room(path.remote):
+        if ours or self._closing or (wanted is not None and path.remote != wanted) or not self._room(source):
             self.dropped += 1
             return None
-        if self._wants_cookie(path.remote, now) and not self._cookie_shown(header, message, path, now):
+        if self._wants_cookie(source, now) and not self._cookie_shown(header, message, path, now):
             return None
-        if not self._may_begin(path.remote, now):
+        if not self._may_begin(source, now):
             self.dropped += 1
             return None
         sa = self._new(path, initiator=False)
         kept = self._adopt(sa)
-        kept.beginning = _beginning(message, path)
+        kept.beginning = _beginning(message, source)
         self._by_beginning[kept.beginning] = sa
-        self._count_half_open(sa, kept, path.remote)
+        self._count_half_open(sa, kept, source)
         return sa
 
     def _is_first(self, header: Header) -> bool:
@@ -244,39 +243,39 @@ class Endpoint:
         request = header.flags & (Flags2.INITIATOR | Flags2.RESPONSE) == Flags2.INITIATOR
         return header.exchange_type == ExchangeType.IKE_SA_INIT and request
 
-    def _room(self, address: Address) -> bool:
+    def _room(self, source: bytes) -> bool:
         """True where a half-open SA may be had by this address, if need be in another one's place."""
         limits = self.limits
         return (
-            (self._half_open < self._places(address) or bool(self._unproven))
-            and self._half_open_from.get(address, 0) < limits.half_open_per_address
+            (self._half_open < self._places(source) or bool(self._unproven))
+            and self._half_open_from.get(source, 0) < limits.half_open_per_address
             and self._established + self._half_open < limits.established
         )
 
-    def _places(self, address: Address) -> int:
+    def _places(self, source: bytes) -> int:
         """Half-open SAs that there may be, altogether, for this address to get another one."""
-        known = address in self._established_from
+        known = source in self._established_from
         return self.limits.half_open + (self.limits.known_half_open if known else 0)
 
-    def _may_begin(self, address: Address, now: float) -> bool:
+    def _may_begin(self, source: bytes, now: float) -> bool:
         """Have one beginning, and a place for it. SAs that end at once cost a question to the authority too."""
-        known = address in self._established_from
+        known = source in self._established_from
         if not (self._for_strangers.take(now=now) or (known and self._for_known.take(now=now))):
             return False
-        if self._half_open >= self._places(address):
+        if self._half_open >= self._places(source):
             oldest = next(iter(self._unproven))
             oldest.forget("its peer has not returned our cookie, and others come")
             self._attend(oldest)
         return True
 
-    def _wants_cookie(self, address: Address, now: float) -> bool:
+    def _wants_cookie(self, source: bytes, now: float) -> bool:
         """True in a flood; and where half of what one address gets is gone, lest others spend it in its name."""
         if self.connection.version == Version.IKE_1:
             return False
         scarce = 2 * self._for_strangers.left(now=now) < self.limits.begun_at_once
         if scarce or self._half_open >= self.limits.cookie_threshold:
             return True
-        return 2 * self._half_open_from.get(address, 0) >= self.limits.half_open_per_address
+        return 2 * self._half_open_from.get(source, 0) >= self.limits.half_open_per_address
 
     def _cookie_shown(self, header: Header, message: bytes, path: Path, now: float) -> bool:
         """True for a request with a cookie of ours; any other is answered with one and forgotten."""
@@ -419,7 +418,7 @@ class Endpoint:
             self._order += 1
             kept.established = self._order
             self._established += 1
-            kept.address = sa.path.remote
+            kept.address = sa.path.remote.packed
             self._established_from[kept.address] = self._established_from.get(kept.address, 0) + 1
             kept.identity = sa.peer_identity
             self._by_identity.setdefault(kept.identity, {})[sa] = None
@@ -450,7 +449,6 @@ class Endpoint:
         if kept.established:
             kept.established = 0
             self._established -= 1
-            assert kept.address is not None
             _uncount(self._established_from, kept.address)
             same = self._by_identity[kept.identity]
             del same[sa]
@@ -466,29 +464,29 @@ class Endpoint:
             del self._by_beginning[kept.beginning]
         self._waiting.pop(sa, None)
 
-    def _count_half_open(self, sa: IkeSa, kept: _Kept, address: Address) -> None:
-        kept.half_open = address
+    def _count_half_open(self, sa: IkeSa, kept: _Kept, source: bytes) -> None:
+        kept.half_open = source
         if self.connection.version == Version.IKE_1:
             self._unproven[sa] = None
         self._half_open += 1
-        self._half_open_from[address] = self._half_open_from.get(address, 0) + 1
+        self._half_open_from[source] = self._half_open_from.get(source, 0) + 1
 
     def _uncount_half_open(self, sa: IkeSa, kept: _Kept) -> None:
-        address, kept.half_open = kept.half_open, None
-        if address is not None:
+        source, kept.half_open = kept.half_open, b""
+        if source:
             self._unproven.pop(sa, None)
             self._half_open -= 1
-            _uncount(self._half_open_from, address)
+            _uncount(self._half_open_from, source)
 
 
-def _uncount(counts: dict[Address, int], address: Address) -> None:
-    counts[address] -= 1
-    if not counts[address]:
-        del counts[address]
+def _uncount(counts: dict[bytes, int], source: bytes) -> None:
+    counts[source] -= 1
+    if not counts[source]:
+        del counts[source]
 
 
-def _beginning(message: bytes, path: Path) -> tuple[Address, bytes]:
-    return path.remote, SHA256.digest(message)
+def _beginning(message: bytes, source: bytes) -> tuple[bytes, bytes]:
+    return source, SHA256.digest(message)
 
 
 def _nonce_and_cookie(header: Header, message: bytes) -> tuple[bytes, bytes]:

@@ -101,7 +101,12 @@ def signed_octets(
 
 def shared_key_auth(prf: Prf, secret: bytes, octets: bytes) -> bytes:
     """The AUTH data of a pre-shared key: prf(prf(secret, "Key Pad for IKEv2"), octets)."""
-    return prf(prf(secret, _KEY_PAD), octets)
+    return prf(padded_secret(prf, secret), octets)
+
+
+def padded_secret(prf: Prf, secret: bytes) -> bytes:
+    """What of `shared_key_auth` is the same whatever is covered: it may be kept instead of the secret."""
+    return prf(secret, _KEY_PAD)
 
 
 def intermediate_octets(header: Header, first: int, plaintext: bytes) -> bytes:

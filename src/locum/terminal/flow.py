@@ -43,6 +43,10 @@ class Stage(Enum):
     FAILED = auto()
 
 
+#: Operations that may be asked for, and change nothing of what may be asked for next.
+_WITHOUT_EFFECT = ((Stage.EXCHANGE, Operation.AUTHENTICATE), (Stage.KEY, Operation.REQUEST_KEY))
+
+
 class Flow:
     """One handshake's way through figs 4 and 5.
 
@@ -87,22 +91,17 @@ class Flow:
 
     def _advance(self, request: Request, *, authentication_asked: bool) -> None:
         """Move on by one operation, or stop at one that is out of its order."""
-        operation = request.operation
-        match self.stage, operation:
-            case Stage.START, Operation.START:
-                self._without_authentication = isinstance(request, Opening) and request.without_authentication
-                self.stage = Stage.EXCHANGE
-            case Stage.EXCHANGE, Operation.GENERATE_KEY:
-                self._key_generated = True
-            case Stage.EXCHANGE, Operation.AUTHENTICATE:
-                pass
-            case Stage.EXCHANGE, Operation.REQUEST_KEY:
-                self._check_all_there(authentication_asked)
-                self.stage = Stage.KEY
-            case Stage.KEY, Operation.REQUEST_KEY:
-                pass
-            case _:
-                self._malfunction(f"{OPERATION_NAMES[operation]} asked for out of turn")
+        stage, operation = self.stage, request.operation
+        if stage is Stage.EXCHANGE and operation is Operation.GENERATE_KEY:
+            self._key_generated = True
+        elif stage is Stage.EXCHANGE and operation is Operation.REQUEST_KEY:
+            self._check_all_there(authentication_asked)
+            self.stage = Stage.KEY
+        elif stage is Stage.START and operation is Operation.START:
+            self._without_authentication = isinstance(request, Opening) and request.without_authentication
+            self.stage = Stage.EXCHANGE
+        elif (stage, operation) not in _WITHOUT_EFFECT:
+            self._malfunction(f"{OPERATION_NAMES[operation]} asked for out of turn")
 
     def _check_all_there(self, authentication_asked: bool) -> None:
         """S12, at the key request: both a generated key and an authenticated peer."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 
 from locum.errors import LocumError, TimedOut
 from locum.ike.configuration import Connection
@@ -214,6 +215,8 @@ class Ike2Sa(Runner):
 
     def _settle(self) -> None:
         self._settle_here()
+        if self._core.successor is None:
+            return
         heir = self._heir
         if heir is not self:
             # It may have inherited what is to be done.
@@ -292,7 +295,8 @@ class Ike2Sa(Runner):
             core.children.remove(entry)
         core.sk_d, self._init_request = b"", b""
         core.channel.wipe(repeat=linger)
-        self._deadline = core.now + LINGER if linger else NEVER
+        # In whole seconds, so that many are forgotten in one go.
+        self._deadline = ceil(core.now + LINGER) if linger else NEVER
 
     # --- timers -------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from bench.ike_laboratory import Case, IkeLaboratory, Responder
 WARM_UP = 1.0
 SECONDS = 4.0
 #: the least of so many rounds counts: whatever else the machine does only ever adds
-ROUNDS = 5
+ROUNDS = 6
 #: Seconds after which a responder has forgotten what was deleted: until then it may be asked again, and forgetting
 #: costs something too.
 FORGETTING = 9.0
@@ -64,13 +64,8 @@ def measure_delegated() -> list[Row]:
         delegated, local = laboratory.add_terminal(delegated=True), laboratory.add_terminal()
         measured = ((node.process.pid, delegated), (delegated.pid, delegated), (local.pid, local))
         delegate, terminal, alone = least(laboratory, measured)
-        site, address, peer = laboratory.delegated_ends
-        with site.entered():
-            initiator = Initiator(laboratory.credential, address, peer, P256.proposal)
-            initiating = asyncio.run(_measure_initiations(initiator, node.process.pid))
     return [
         Row(name="delegate-ike2-cpu", value=delegate, unit="ms"),
-        Row(name="delegate-ike2-initiator-cpu", value=initiating, unit="ms"),
         Row(
             name="terminal-ike2-cpu",
             value=terminal,
@@ -79,6 +74,17 @@ def measure_delegated() -> list[Row]:
             reference_value=alone,
         ),
     ]
+
+
+def measure_initiated() -> list[Row]:
+    """CPU of the delegate when its terminal initiates, P-256 certificates."""
+    with IkeLaboratory(P256) as laboratory:
+        node = laboratory.add_node()
+        site, address, peer = laboratory.delegated_ends
+        with site.entered():
+            initiator = Initiator(laboratory.credential, address, peer, P256.proposal)
+            each = asyncio.run(_measure_initiations(initiator, node.process.pid))
+    return [Row(name="delegate-ike2-initiator-cpu", value=each, unit="ms")]
 
 
 async def _measure_initiations(initiator: Initiator, delegate: int) -> float:
@@ -97,8 +103,6 @@ BENCHMARKS = (
     Benchmark(("ike2-psk-responder-cpu",), partial(measure_responder, "ike2-psk-responder-cpu", PSK)),
     Benchmark(("ike2-p256-responder-cpu",), partial(measure_responder, "ike2-p256-responder-cpu", P256)),
     Benchmark(("ike1-rsa-responder-cpu",), partial(measure_responder, "ike1-rsa-responder-cpu", RSA_1)),
-    Benchmark(
-        ("delegate-ike2-cpu", "delegate-ike2-initiator-cpu", "terminal-ike2-cpu"),
-        measure_delegated,
-    ),
+    Benchmark(("delegate-ike2-cpu", "terminal-ike2-cpu"), measure_delegated),
+    Benchmark(("delegate-ike2-initiator-cpu",), measure_initiated),
 )

@@ -9,6 +9,8 @@ import pytest
 from locum.authority.databases import PostquantumSecret, SharedSecret
 from locum.authority.ike_secrets import PostquantumSecrets, SharedSecrets
 from locum.errors import ConfigurationError
+from locum.ike import algorithms as alg
+from locum.ike import keying2
 
 
 def row(peer: str, secret: bytes, terminal: str = "meter", **options: Any) -> SharedSecret:
@@ -111,3 +113,11 @@ def test_secrets_do_not_show() -> None:
     )
     assert "hidden" not in shown
     assert "by address" not in shown
+
+
+@pytest.mark.parametrize("prf", [alg.PRF_HMAC_SHA2_256, alg.PRF_HMAC_SHA2_512], ids=str)
+def test_proof_of_a_key_is_that_of_the_rfc_each_time(prf: alg.Prf) -> None:
+    known = SharedSecrets([row("*", b"secret")]).find("meter", "", "192.0.2.1")
+    assert known is not None
+    for octets in (b"first", b"second"):
+        assert known.auth(prf, octets) == keying2.shared_key_auth(prf, b"secret", octets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -287,3 +287,71 @@ def test_costs_are_those_of_the_link() -> None:
         assert costs == [(StepName.START, 10, 20)]
 
     run(body)
+
+
+# --- an authority in the same process -------------------------------------------------------------------------
+
+
+class AuthorityHere:
+    """An authority that answers at once, and counts its sessions that are still open."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.fault: LocumError | None = None
+
+    def open(self, terminal: str) -> AuthorityHere:
+        self.opened += 1
+        return self
+
+    def perform(self, requests: Sequence[Request]) -> tuple[Response, ...]:
+        if self.fault is not None:
+            raise self.fault
+        return tuple(ANSWERS[type(request)] for request in requests)
+
+    def close(self) -> None:
+        self.opened -= 1
+
+
+def here(body: Callable[[AuthorityHere, Sessions, Any], None]) -> None:
+    async def main() -> None:
+        authority = AuthorityHere()
+        device: Device[Any] = Device(None, authority=authority, observer=None, channel=FakeChannel)
+        sessions = Sessions(device, patience=30.0)
+        assert sessions.immediate
+        body(authority, sessions, object())
+
+    asyncio.run(main())
+
+
+def test_an_authority_in_this_process_answers_at_once() -> None:
+    def body(authority: AuthorityHere, sessions: Sessions, sa: Any) -> None:
+        assert sessions.perform_here(sa, 1, (FURTHER, PUBLIC)) == (ANSWERS[type(FURTHER)], ANSWERS[type(PUBLIC)])
+        assert authority.opened == 1
+        sessions.perform_here(sa, 1, (SHARE,))
+        assert authority.opened == 0
+        with pytest.raises(Refused, match="is over"):
+            sessions.perform_here(sa, 1, (SHARE,))
+
+    here(body)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["at the start", "later"])
+def test_a_failure_here_ends_the_session(begun: bool) -> None:
+    def body(authority: AuthorityHere, sessions: Sessions, sa: Any) -> None:
+        if begun:
+            sessions.perform_here(sa, 1, (FURTHER, PUBLIC))
+        authority.fault = Refused("no")
+        with pytest.raises(Refused, match="no"):
+            sessions.perform_here(sa, 1, (SHARE,) if begun else (FURTHER, PUBLIC))
+        assert authority.opened == 0
+
+    here(body)
+
+
+def test_what_is_out_of_the_figures_order_never_reaches_the_authority_here() -> None:
+    def body(authority: AuthorityHere, sessions: Sessions, sa: Any) -> None:
+        with pytest.raises(Malfunction):
+            sessions.perform_here(sa, 1, (START, ike.SaKeysRequest()))
+        assert authority.opened == 0
+
+    here(body)

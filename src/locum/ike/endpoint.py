@@ -28,6 +28,8 @@ MAX_UNPROTECTED_NOTIFIES = 10
 #: Timers in the heap, those included that mean nothing any more, for each SA that there is.
 MAX_TIMERS_PER_SA = 8
 
+#: Events after which an SA is in force that was not before.
+_TAKES_EFFECT = (Established, Rekeyed)
 _KINDS: dict[Version, type[IkeSa]] = {Version.IKE_1: Ike1Sa, Version.IKE_2: Ike2Sa}
 _FIRST_EXCHANGES_1 = frozenset({ExchangeType.IDENTITY_PROTECTION, ExchangeType.AGGRESSIVE})
 
@@ -406,7 +408,7 @@ class Endpoint:
         kept = self._sas.get(sa)
         if kept is None:
             return
-        if isinstance(event, Established | Rekeyed):
+        if isinstance(event, _TAKES_EFFECT):
             self._note_established(sa, kept)
             self._attend(sa)
         elif isinstance(event, Closed):

@@ -137,7 +137,8 @@ def write_chain(payloads: Iterable[tuple[int, bytes]]) -> tuple[int, bytes]:
     parts: list[bytes] = []
     following = 0
     for kind, body in reversed(tuple(payloads)):
-        parts += (body, generic_header(following, len(body)))
+        parts.append(body)
+        parts.append(generic_header(following, len(body)))
         following = kind
     parts.reverse()
     return following, b"".join(parts)

@@ -6,8 +6,9 @@ What they mean is the exchange's matter. Unknown payloads, transforms, attribute
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import field
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from locum.errors import DecodeError
 from locum.ike.header import (
@@ -180,6 +181,16 @@ class Opaque:
 
     data: bytes
 
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """The payload with this body. Raises: DecodeError."""
+        return cls(data=body)
+
+    @classmethod
+    def parse(cls, reader: Reader) -> Self:
+        """Read the body, all that there is."""
+        return cls.of(reader.rest())
+
     def write(self, writer: Writer) -> None:
         """Write the body."""
         writer.block(self.data)
@@ -190,11 +201,6 @@ class KeyExchange(Opaque):
     """RFC 2408 section 3.7: the public value; the group is that of the SA."""
 
     type: ClassVar[PayloadType1] = PayloadType1.KEY_EXCHANGE
-
-    @classmethod
-    def parse(cls, reader: Reader) -> KeyExchange:
-        """Read the body."""
-        return cls(data=reader.rest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,22 +300,12 @@ class Hash(Opaque):
 
     type: ClassVar[PayloadType1] = PayloadType1.HASH
 
-    @classmethod
-    def parse(cls, reader: Reader) -> Hash:
-        """Read the body."""
-        return cls(data=reader.rest())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature(Opaque):
     """RFC 2408 section 3.12."""
 
     type: ClassVar[PayloadType1] = PayloadType1.SIGNATURE
-
-    @classmethod
-    def parse(cls, reader: Reader) -> Signature:
-        """Read the body."""
-        return cls(data=reader.rest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,11 +315,11 @@ class Nonce(Opaque):
     type: ClassVar[PayloadType1] = PayloadType1.NONCE
 
     @classmethod
-    def parse(cls, reader: Reader) -> Nonce:
-        """Read the body."""
-        if not MIN_NONCE <= reader.remaining <= MAX_NONCE:
-            raise DecodeError(f"a nonce of {reader.remaining} bytes")
-        return cls(data=reader.rest())
+    def of(cls, body: bytes) -> Self:
+        """The payload with this body. Raises: DecodeError."""
+        if not MIN_NONCE <= len(body) <= MAX_NONCE:
+            raise DecodeError(f"a nonce of {len(body)} bytes")
+        return cls(data=body)
 
 
 # --- N, D, VID, NAT-D, NAT-OA, fragment ------------------------------------------------------------------------
@@ -395,22 +391,12 @@ class VendorId(Opaque):
 
     type: ClassVar[PayloadType1] = PayloadType1.VENDOR_ID
 
-    @classmethod
-    def parse(cls, reader: Reader) -> VendorId:
-        """Read the body."""
-        return cls(data=reader.rest())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatDetection(Opaque):
     """NAT-D (RFC 3947 section 3.2): a hash of cookies, address and port."""
 
     type: ClassVar[PayloadType1] = PayloadType1.NAT_D
-
-    @classmethod
-    def parse(cls, reader: Reader) -> NatDetection:
-        """Read the body."""
-        return cls(data=reader.rest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -494,6 +480,10 @@ _PARSERS: dict[int, Callable[[Reader], Payload]] = {
 }
 
 
+_OPAQUE: dict[int, Callable[[bytes], Payload]] = {
+    kind.type: kind.of for kind in (KeyExchange, Hash, Signature, Nonce, NatDetection)
+}
+
 #: Payloads that peers send alike again and again; so many of them, of so many bytes at most, are remembered.
 _REPEATED = frozenset(
     {
@@ -519,7 +509,8 @@ def interpret(raw: RawPayload, *, public_key_encryption: bool = False) -> Payloa
         return Ciphertext(type=PayloadType1(kind), data=raw.body)
     if kind in _REPEATED and len(raw.body) <= _MAX_REMEMBERED:
         return _interpret_once(kind, raw.body)
-    return _interpret(kind, raw.body)
+    opaque = _OPAQUE.get(kind)
+    return _interpret(kind, raw.body) if opaque is None else opaque(raw.body)
 
 
 def _interpret(kind: int, body: bytes) -> Payload:
@@ -542,6 +533,13 @@ class Payloads:
     items: tuple[Payload, ...]
     raw: tuple[RawPayload, ...]
     chain: bytes
+    by_class: dict[type[Payload], list[Payload]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_class: dict[type[Payload], list[Payload]] = {}
+        for item in self.items:
+            by_class.setdefault(type(item), []).append(item)
+        object.__setattr__(self, "by_class", by_class)
 
     def after_first(self) -> bytes:
         """Everything behind the first payload, headers included: what HASH(1) and HASH(2) cover."""
@@ -571,6 +569,8 @@ def write_payloads(payloads: tuple[Payload, ...]) -> tuple[int, bytes]:
 
 def body_of(payload: Payload) -> bytes:
     """A payload's body, without generic header: SAi_b, Ni_b and the like of RFC 2409 section 3.2."""
+    if isinstance(payload, Opaque):
+        return payload.data
     writer = Writer()
     payload.write(writer)
     return writer.getvalue()

@@ -181,30 +181,62 @@ class SecurityAssociation:
             _write_substructure(writer, _MORE_PROPOSALS, index == len(self.proposals) - 1, body)
 
 
+class Flat:
+    """A payload whose body is one thing, read and written in one go; it needs neither reader nor writer."""
+
+    __slots__ = ()
+
+    @property
+    def body(self) -> bytes:
+        """The payload without its generic header."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """The payload with this body. Raises: DecodeError."""
+        raise NotImplementedError
+
+    @classmethod
+    def parse(cls, reader: Reader) -> Self:
+        """Read the body, all that there is."""
+        return cls.of(reader.rest())
+
+    def write(self, writer: Writer) -> None:
+        """Write the body."""
+        writer.block(self.body)
+
+
+def _check_length(body: bytes, least: int) -> None:
+    if len(body) < least:
+        raise DecodeError(f"{least} bytes expected, {len(body)} left")
+
+
 # --- KE, IDi, IDr, CERT, CERTREQ, AUTH, Nonce ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyExchange:
+class KeyExchange(Flat):
     """RFC 7296 section 3.4; `group` is a `KeyExchangeId`."""
 
     type: ClassVar[PayloadType2] = PayloadType2.KEY_EXCHANGE
     group: int
     data: bytes
 
-    @classmethod
-    def parse(cls, reader: Reader) -> KeyExchange:
-        """Read the body."""
-        group, _ = _TWO_U16.unpack(reader.block(4))
-        return cls(group=group, data=reader.rest())
+    @property
+    def body(self) -> bytes:
+        """As on the wire."""
+        return _TWO_U16.pack(self.group, 0) + self.data
 
-    def write(self, writer: Writer) -> None:
-        """Write the body."""
-        writer.block(_TWO_U16.pack(self.group, 0) + self.data)
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """From the wire."""
+        _check_length(body, _TWO_U16.size)
+        group, _ = _TWO_U16.unpack_from(body)
+        return cls(group=group, data=body[_TWO_U16.size :])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identification:
+class Identification(Flat):
     """RFC 7296 section 3.5: who claims to speak; `body` is what AUTH covers of it."""
 
     id_type: int
@@ -216,18 +248,14 @@ class Identification:
         return bytes((self.id_type, 0, 0, 0)) + self.data
 
     @classmethod
-    def parse(cls, reader: Reader) -> Self:
-        """Read the body."""
-        kind, _ = reader.u8(), reader.u24()
-        data = reader.rest()
+    def of(cls, body: bytes) -> Self:
+        """From the wire."""
+        _check_length(body, 4)
+        kind, data = body[0], body[4:]
         expected = {IdentificationType.IPV4_ADDR: 4, IdentificationType.IPV6_ADDR: 16}
         if kind in expected and len(data) != expected[IdentificationType(kind)]:
             raise DecodeError(f"an address of {len(data)} bytes as an identification")
         return cls(id_type=kind, data=data)
-
-    def write(self, writer: Writer) -> None:
-        """Write the body."""
-        writer.block(self.body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,26 +273,27 @@ class IdentificationResponder(Identification):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
+class Certificate(Flat):
     """RFC 7296 section 3.6: one certificate, CRL or OCSP response in `encoding`."""
 
     type: ClassVar[PayloadType2] = PayloadType2.CERTIFICATE
     encoding: int
     data: bytes
 
-    @classmethod
-    def parse(cls, reader: Reader) -> Certificate:
-        """Read the body."""
-        return cls(encoding=reader.u8(), data=reader.rest())
+    @property
+    def body(self) -> bytes:
+        """As on the wire."""
+        return bytes((self.encoding,)) + self.data
 
-    def write(self, writer: Writer) -> None:
-        """Write the body."""
-        writer.u8(self.encoding)
-        writer.block(self.data)
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """From the wire."""
+        _check_length(body, 1)
+        return cls(encoding=body[0], data=body[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateRequest:
+class CertificateRequest(Flat):
     """RFC 7296 section 3.7; for X.509 `data` is the SHA-1 hashes of the accepted authorities' public keys."""
 
     type: ClassVar[PayloadType2] = PayloadType2.CERTIFICATE_REQUEST
@@ -277,60 +306,63 @@ class CertificateRequest:
         whole = len(self.data) // AUTHORITY_LENGTH * AUTHORITY_LENGTH
         return tuple(self.data[i : i + AUTHORITY_LENGTH] for i in range(0, whole, AUTHORITY_LENGTH))
 
-    @classmethod
-    def parse(cls, reader: Reader) -> CertificateRequest:
-        """Read the body."""
-        return cls(encoding=reader.u8(), data=reader.rest())
+    @property
+    def body(self) -> bytes:
+        """As on the wire."""
+        return bytes((self.encoding,)) + self.data
 
-    def write(self, writer: Writer) -> None:
-        """Write the body."""
-        writer.u8(self.encoding)
-        writer.block(self.data)
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """From the wire."""
+        _check_length(body, 1)
+        return cls(encoding=body[0], data=body[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Authentication:
+class Authentication(Flat):
     """RFC 7296 section 3.8; with RFC 7427 `data` begins with the length and DER of the AlgorithmIdentifier."""
 
     type: ClassVar[PayloadType2] = PayloadType2.AUTHENTICATION
     method: int
     data: bytes
 
-    @classmethod
-    def parse(cls, reader: Reader) -> Authentication:
-        """Read the body."""
-        method = reader.block(4)[0]
-        return cls(method=method, data=reader.rest())
+    @property
+    def body(self) -> bytes:
+        """As on the wire."""
+        return bytes((self.method, 0, 0, 0)) + self.data
 
-    def write(self, writer: Writer) -> None:
-        """Write the body."""
-        writer.block(bytes((self.method, 0, 0, 0)) + self.data)
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """From the wire."""
+        _check_length(body, 4)
+        return cls(method=body[0], data=body[4:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nonce:
+class Nonce(Flat):
     """RFC 7296 section 3.9: 16 to 256 bytes."""
 
     type: ClassVar[PayloadType2] = PayloadType2.NONCE
     data: bytes
 
-    @classmethod
-    def parse(cls, reader: Reader) -> Nonce:
-        """Read the body."""
-        if not MIN_NONCE <= reader.remaining <= MAX_NONCE:
-            raise DecodeError(f"a nonce of {reader.remaining} bytes")
-        return cls(data=reader.rest())
+    @property
+    def body(self) -> bytes:
+        """As on the wire."""
+        return self.data
 
-    def write(self, writer: Writer) -> None:
-        """Write the body."""
-        writer.block(self.data)
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """From the wire."""
+        if not MIN_NONCE <= len(body) <= MAX_NONCE:
+            raise DecodeError(f"a nonce of {len(body)} bytes")
+        return cls(data=body)
 
 
 # --- Notify, Delete, Vendor ID --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notify:
+class Notify(Flat):
     """RFC 7296 section 3.10; `protocol` and `spi` only where an existing SA is meant."""
 
     type: ClassVar[PayloadType2] = PayloadType2.NOTIFY
@@ -339,17 +371,20 @@ class Notify:
     protocol: int = 0
     spi: bytes = b""
 
-    @classmethod
-    def parse(cls, reader: Reader) -> Notify:
-        """Read the body."""
-        protocol, size, code = _TWO_U8_U16.unpack(reader.block(4))
-        spi = reader.block(size) if size else b""
-        return cls(protocol=protocol, notify_type=code, spi=spi, data=reader.rest())
-
-    def write(self, writer: Writer) -> None:
-        """Write the body."""
+    @property
+    def body(self) -> bytes:
+        """As on the wire."""
         head = _TWO_U8_U16.pack(self.protocol, len(self.spi), self.notify_type)
-        writer.block(b"".join((head, self.spi, self.data)))
+        return b"".join((head, self.spi, self.data))
+
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """From the wire."""
+        _check_length(body, _TWO_U8_U16.size)
+        protocol, size, code = _TWO_U8_U16.unpack_from(body)
+        data = _TWO_U8_U16.size + size
+        _check_length(body, data)
+        return cls(protocol=protocol, notify_type=code, spi=body[_TWO_U8_U16.size : data], data=body[data:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,20 +415,21 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VendorId:
+class VendorId(Flat):
     """RFC 7296 section 3.12."""
 
     type: ClassVar[PayloadType2] = PayloadType2.VENDOR_ID
     data: bytes
 
-    @classmethod
-    def parse(cls, reader: Reader) -> VendorId:
-        """Read the body."""
-        return cls(data=reader.rest())
+    @property
+    def body(self) -> bytes:
+        """As on the wire."""
+        return self.data
 
-    def write(self, writer: Writer) -> None:
-        """Write the body."""
-        writer.block(self.data)
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """From the wire."""
+        return cls(data=body)
 
 
 # --- SK, SKF, unknown -----------------------------------------------------------------------------------------
@@ -476,6 +512,10 @@ _PARSERS: dict[int, Callable[[Reader], Payload]] = {
     )
 }
 
+_FLAT: dict[int, Callable[[bytes], Payload]] = {
+    kind.type: kind.of for kind in (KeyExchange, Certificate, Authentication, Nonce, Notify)
+}
+
 #: Types whose chain ends with them, because the rest is inside.
 FINAL = frozenset({PayloadType2.ENCRYPTED, PayloadType2.ENCRYPTED_FRAGMENT})
 
@@ -508,7 +548,8 @@ def interpret(raw: RawPayload) -> Payload:
         return Unknown(type=kind, body=raw.body)
     if kind in _REPEATED and len(raw.body) <= _MAX_REMEMBERED:
         return _interpret_once(kind, raw.body)
-    return _interpret(kind, raw.body)
+    flat = _FLAT.get(kind)
+    return _interpret(kind, raw.body) if flat is None else flat(raw.body)
 
 
 def _interpret(kind: int, body: bytes) -> Payload:
@@ -539,9 +580,12 @@ def write_payloads(payloads: tuple[Payload, ...]) -> tuple[int, bytes]:
     return write_chain([(payload.type, body_of(payload)) for payload in payloads])
 
 
+_WITH_BODY = (Flat, Written)
+
+
 def body_of(payload: Payload) -> bytes:
     """The payload without its generic header."""
-    if isinstance(payload, Written):
+    if isinstance(payload, _WITH_BODY):
         return payload.body
     writer = Writer()
     payload.write(writer)

@@ -62,7 +62,8 @@ class Sessions:
         try:
             responses = session.perform_here(requests)
         except BaseException:
-            session.end()
+            if begins:
+                session.end()
             self._drop(sa, number)
             raise
         if begins:

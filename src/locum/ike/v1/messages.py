@@ -5,9 +5,9 @@ Knows no key and no state: when a message is due is said by the exchanges.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from locum.ike.errors import UnexpectedMessage
 from locum.ike.header import MAX_PAYLOADS, Header
@@ -55,15 +55,18 @@ class Message:
 
     def all(self, kind: type[P]) -> tuple[P, ...]:
         """Every payload of this class, in order."""
-        return tuple(each for each in self.payloads.items if isinstance(each, kind))
+        found: Sequence[Any] = self.payloads.by_class.get(kind, ())
+        return tuple(found)
 
     def get(self, kind: type[P]) -> P | None:
         """The first payload of this class, None without one."""
-        return next(iter(self.all(kind)), None)
+        found: Sequence[Any] = self.payloads.by_class.get(kind, ())
+        return found[0] if found else None
 
     def one(self, kind: type[P]) -> P:
         """The payload of this class, which the message's rule says must be there."""
-        return self.all(kind)[0]
+        found: P = self.all(kind)[0]
+        return found
 
     def in_clear(self) -> Message:
         """The same message, its ID and nonce read as such where they were taken for ciphertexts.

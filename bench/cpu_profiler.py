@@ -14,13 +14,16 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-SOURCES = str(Path(__file__).resolve().parent.parent / "src") + "/"
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = str(ROOT / "src") + "/"
 
 
 def main() -> None:
     """Take OUTPUT and -m off the command line, run the rest, and write the profile even when it exits."""
     output, _, module = sys.argv[1:4]
     del sys.argv[1:4]
+    # As a script this has its own directory there, where the modules of the repository are not found.
+    sys.path[0] = str(ROOT)
     profile = cProfile.Profile(time.process_time)
     profile.enable()
     try:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from locum.errors import DecodeError, Refused
 from locum.ike.errors import UnsupportedVersion
-from locum.ike.header import HEADER_LENGTH, NO_SPI, parse_chain, parse_header
+from locum.ike.header import HEADER_LENGTH, NO_SPI, RawPayload, parse_chain, parse_header
 from locum.ike.operations import MAX_INIT_MESSAGE
 from locum.ike.registry import ExchangeType, Flags2, PayloadType2, Version
 from locum.values import dataclass
 
-#: Group and reserved bytes before the public value in a KE payload (RFC 7296 section 3.4).
+#: The group, and with reserved bytes what stands before the public value in a KE payload (RFC 7296 section 3.4).
+_GROUP = 2
 _KE_PREFIX = 4
-_KEY_EXCHANGE, _NONCE = PayloadType2.KEY_EXCHANGE, PayloadType2.NONCE
+_SAID = frozenset({PayloadType2.KEY_EXCHANGE, PayloadType2.NONCE})
 _MAJOR_VERSION = Version.IKE_2 >> 4
 _DIRECTION = Flags2.INITIATOR | Flags2.RESPONSE
 
@@ -45,7 +46,7 @@ def check_init_message(message: bytes, half: Half, spis: Spis, *, from_initiator
         raise Refused(f"an IKE_SA_INIT message of {len(message)} bytes")
     try:
         header = parse_header(message)
-        payloads = parse_chain(header.next_payload, message[HEADER_LENGTH:])
+        payloads = parse_chain(header.next_payload, message[HEADER_LENGTH:], only=_SAID)
     except (DecodeError, UnsupportedVersion) as error:
         raise Refused(f"the IKE_SA_INIT message of this session is malformed: {error}") from None
     expected = (
@@ -64,8 +65,15 @@ def check_init_message(message: bytes, half: Half, spis: Spis, *, from_initiator
         header.responder_spi,
         header.flags & _DIRECTION,
     )
-    exchanges = [each.body for each in payloads if each.type == _KEY_EXCHANGE]
-    nonces = [each.body for each in payloads if each.type == _NONCE]
-    said = [each[:2] + each[_KE_PREFIX:] for each in exchanges]
-    if found != expected or said != [half.group.to_bytes(2, "big") + half.public_value] or nonces != [half.nonce]:
+    key_exchange = b"".join((half.group.to_bytes(_GROUP, "big"), half.public_value))
+    said = {each.type: _said(each) for each in payloads}
+    due = {PayloadType2.KEY_EXCHANGE: key_exchange, PayloadType2.NONCE: half.nonce}
+    if found != expected or said != due or len(payloads) != len(due):
         raise Refused("the message is not the IKE_SA_INIT of this session")
+
+
+def _said(payload: RawPayload) -> bytes:
+    """The body of a KE payload without what is reserved in it, or of another one."""
+    if payload.type == PayloadType2.KEY_EXCHANGE:
+        return payload.body[:_GROUP] + payload.body[_KE_PREFIX:]
+    return payload.body

@@ -87,10 +87,11 @@ class Session(ABC):
             for request in requests:
                 response = self._perform(request)
                 responses.append(response)
-                if response.ends_batch or response.last:
-                    self.close()
                 if response.ends_batch:
+                    self.close()
                     break
+                if response.last:
+                    self.close()
         except BaseException:
             self.close()
             raise

@@ -93,6 +93,8 @@ class EspPort:
         self.number = number
         self.encapsulated = encapsulated
         self.local = local
+        #: where all datagrams arrive and leave from, None where that is for each of them to say
+        self._only = None if local is None or local.is_unspecified else local
         self._loop = loop
         self._receive = receive
         self._receive_esp = receive_esp
@@ -120,7 +122,12 @@ class EspPort:
         version = 4 if family is socket.AF_INET else 6
         try:
             set_mark(opened, mark)
-            _prepare(opened, version, grow=self.encapsulated and self._prepare_for_kernel is None)
+            _prepare(
+                opened,
+                version,
+                described=self.encapsulated or self._only is None,
+                grow=self.encapsulated and self._prepare_for_kernel is None,
+            )
             if self._prepare_for_kernel is not None:
                 self._prepare_for_kernel(opened)
             opened.bind(("" if self.local is None else str(self.local), self.number))
@@ -134,7 +141,8 @@ class EspPort:
             raise
         self.number = opened.getsockname()[1]
         self._sockets[version] = opened
-        self._loop.add_reader(opened, self._readable, opened, version)
+        readable = self._readable if self.encapsulated else self._message_readable
+        self._loop.add_reader(opened, readable, opened, version)
 
     def serves(self, local: Address, number: int) -> bool:
         """True when ESP from `local` and port `number` leaves through this port."""
@@ -146,11 +154,15 @@ class EspPort:
     def send(self, message: bytes, local: Address, remote: Address, remote_port: int) -> None:
         """Send an IKE message; see `installer.Port`."""
         data = mark_ike(message) if self.encapsulated else message
-        self._send(remote.version, [data], _from(local, 0), (str(remote), remote_port))
+        self._send(remote.version, [data], self._from(local), (str(remote), remote_port))
 
     def send_keepalive(self, local: Address, remote: Address, remote_port: int) -> None:
         """Send a NAT keepalive; see `installer.Port`."""
-        self._send(remote.version, [KEEPALIVE], _from(local, 0), (str(remote), remote_port))
+        self._send(remote.version, [KEEPALIVE], self._from(local), (str(remote), remote_port))
+
+    def _from(self, local: Address) -> list[Ancillary]:
+        """As the function of this name; a socket of one address need not be told that it is that one."""
+        return [] if local is self._only else _from(local, 0)
 
     def towards(self, local: Address, remote: Address, remote_port: int, traffic_class: int) -> Send:
         """A function that sends ESP packets from `local` with `traffic_class` in the IP header."""
@@ -208,13 +220,25 @@ class EspPort:
 
     # --- in -----------------------------------------------------------------------------------------------
 
+    def _message_readable(self, opened: socket.socket, version: int) -> None:
+        """IKE alone comes one by one, and a call that finds nothing is not for free."""
+        try:
+            local = self._only
+            if local is not None:
+                message, source = opened.recvfrom(_LARGEST)
+            else:
+                message, ancillary, _, source = opened.recvmsg(_LARGEST, _ANCILLARY)
+                local = _address(_described(ancillary)[0])
+        except OSError:  # nothing there any more, or an error of an earlier datagram
+            return
+        self._receive(message, local, _address(source[0]), source[1])
+
     def _readable(self, opened: socket.socket, version: int) -> None:
         """Take what has arrived, as much as one turn allows, and pass on together what came the same way."""
         batch: list[bytes] = []
         origin: tuple[list[Ancillary], Source] | None = None
         size, room = 0, BYTES_PER_TURN
-        # IKE alone comes one by one, and a call that finds nothing is not for free.
-        for _ in range(READS_PER_TURN if self.encapsulated else 1):
+        for _ in range(READS_PER_TURN):
             try:
                 data, ancillary, _, source = opened.recvmsg(_LARGEST, _ANCILLARY)
             except OSError:  # nothing there any more, or an error of an earlier datagram
@@ -237,23 +261,17 @@ class EspPort:
     def _arrived(self, datagrams: list[bytes], ancillary: list[Ancillary], source: Source) -> None:
         """Take datagrams that came the same way."""
         local, traffic_class = _described(ancillary)
-        if self.encapsulated:
-            datagrams = self._receive_esp(datagrams, local, source, traffic_class)
-        for datagram in datagrams:
+        for datagram in self._receive_esp(datagrams, local, source, traffic_class):
             self._hand_over(datagram, local, source)
 
     def _hand_over(self, datagram: bytes, local: bytes, source: Source) -> None:
-        if self.encapsulated:
-            try:
-                kind, message = classify(datagram)
-            except DecodeError:
-                self._dropped["neither ESP nor IKE"] += 1
-                return
-            if kind is not Kind.IKE:
-                return
-        else:
-            message = datagram
-        self._receive(message, _address(local), _address(source[0]), source[1])
+        try:
+            kind, message = classify(datagram)
+        except DecodeError:
+            self._dropped["neither ESP nor IKE"] += 1
+            return
+        if kind is Kind.IKE:
+            self._receive(message, _address(local), _address(source[0]), source[1])
 
     def close(self) -> None:
         """Close the sockets; may be called twice."""
@@ -316,15 +334,19 @@ def _from(local: Address, traffic_class: int) -> list[Ancillary]:
     return ancillary
 
 
-def _prepare(opened: socket.socket, version: int, *, grow: bool) -> None:
-    """Options of a socket that is not bound yet. Raises: OSError."""
+def _prepare(opened: socket.socket, version: int, *, described: bool, grow: bool) -> None:
+    """Options of a socket that is not bound yet; with `described` it says of datagrams what `_described` reads.
+
+    Raises: OSError.
+    """
     if version == 4:
         level: int = socket.IPPROTO_IP
         options: tuple[int, ...] = (_IP_PKTINFO, _IP_RECVTOS)
     else:
-        level, options = socket.IPPROTO_IPV6, (socket.IPV6_RECVPKTINFO, socket.IPV6_RECVTCLASS, socket.IPV6_V6ONLY)
+        level, options = socket.IPPROTO_IPV6, (socket.IPV6_RECVPKTINFO, socket.IPV6_RECVTCLASS)
+        opened.setsockopt(level, socket.IPV6_V6ONLY, 1)
     _set_path_discovery(opened, version, _PMTUDISC_DO)
-    for option in options:
+    for option in options if described else ():
         opened.setsockopt(level, option, 1)
     if not grow:
         return

@@ -127,9 +127,9 @@ class Endpoint:
         if header.major_version != self.connection.version >> 4:
             self.dropped += 1
             return
-        sa = self._find(header, message, path)
+        sa = self._find(header, path)
         if sa is None:
-            sa = self._stranger(header, message, path, now)
+            sa = self._beginner(header, message, path, now)
         if sa is not None:
             sa.receive(header, message, path, now=now)
             self._attend(sa)
@@ -198,7 +198,8 @@ class Endpoint:
 
     # --- finding the SA -----------------------------------------------------------------------------------
 
-    def _find(self, header: Header, message: bytes, path: Path) -> IkeSa | None:
+    def _find(self, header: Header, path: Path) -> IkeSa | None:
+        """The SA with one of these SPIs."""
         if self.connection.version == Version.IKE_2:
             ours = header.responder_spi if header.flags & Flags2.INITIATOR else header.initiator_spi
             sa = self._by_spi.get(ours)
@@ -211,17 +212,27 @@ class Endpoint:
             if sa in self._unproven and header.responder_spi == sa.own_spi and path.remote == sa.path.remote:
                 del self._unproven[sa]
             return sa
-        if header.responder_spi == NO_SPI:
-            return self._by_beginning.get(_beginning(message, path.remote.packed))
         return None
 
-    def _stranger(self, header: Header, message: bytes, path: Path, now: float) -> IkeSa | None:
-        """A new SA for a first message that may begin one; None where nothing begins."""
-        first = header.responder_spi == NO_SPI and header.message_id == 0 and self._is_first(header)
-        if not first:
+    def _beginner(self, header: Header, message: bytes, path: Path, now: float) -> IkeSa | None:
+        """The SA that this same message has begun before, or a new one where it may; None where nothing begins."""
+        if header.responder_spi != NO_SPI:
             self._refuse_spi(header, message, path, now)
             return None
-        wanted, source = self.connection.remote, path.remote.packed
+        beginning = path.remote.packed, SHA256.digest(message)
+        sa = self._by_beginning.get(beginning)
+        if sa is not None:
+            return sa
+        if header.message_id or not self._is_first(header):
+            self._refuse_spi(header, message, path, now)
+            return None
+        return self._stranger(header, message, path, beginning, now)
+
+    def _stranger(
+        self, header: Header, message: bytes, path: Path, beginning: tuple[bytes, bytes], now: float
+    ) -> IkeSa | None:
+        """A new SA for a first message that may begin one; None where nothing begins."""
+        wanted, source = self.connection.remote, beginning[0]
         # A message of our own that was sent back would have us talk to ourselves.
         ours = header.initiator_spi in self._by_spi
         if ours or self._closing or (wanted is not None and path.remote != wanted) or not self._room(source):
@@ -234,8 +245,8 @@ class Endpoint:
             return None
         sa = self._new(path, initiator=False)
         kept = self._adopt(sa)
-        kept.beginning = _beginning(message, source)
-        self._by_beginning[kept.beginning] = sa
+        kept.beginning = beginning
+        self._by_beginning[beginning] = sa
         self._count_half_open(sa, kept, source)
         return sa
 
@@ -362,13 +373,12 @@ class Endpoint:
                 self._adopt(each)
                 self._attend(each)
         if sa.events:
-            events = tuple(sa.events)
-            sa.events.clear()
-            for event in events:
-                self._events.append(event)
-                self._heed(event)
+            self._take_events(sa)
             if sa not in self._sas:
                 # Heeding an event looked at this SA too, and it was over.
+                return
+            if sa.outgoing or sa.begun:
+                self._attend(sa)
                 return
         if sa.initial_contact and kept.established and not sa.initiator:
             # IKEv1 may say so only after it is established.
@@ -382,6 +392,15 @@ class Endpoint:
             if due is not None:
                 self._set_timer(due, sa)
         self._note_pending(sa, kept)
+
+    def _take_events(self, sa: IkeSa) -> None:
+        events, sa.events = sa.events, []
+        for event in events:
+            self._events.append(event)
+            self._heed(event, sa)
+            if sa.events:
+                # Heeding it was another one, which comes next.
+                self._take_events(sa)
 
     def _set_timer(self, due: float, sa: IkeSa) -> None:
         """Timers that were set before stay until their time comes, or until most of all are such."""
@@ -402,15 +421,19 @@ class Endpoint:
         elif sa.pending is not kept.taken:
             self._waiting[sa] = None
 
-    def _heed(self, event: Event) -> None:
-        """What an event means for the endpoint itself; one of an SA that was dismissed means nothing."""
+    def _heed(self, event: Event, looked_at: IkeSa) -> None:
+        """What an event means for the endpoint itself; one of an SA that was dismissed means nothing.
+
+        `looked_at` is the SA that is being attended to anyway.
+        """
         sa = event.sa
         kept = self._sas.get(sa)
         if kept is None:
             return
         if isinstance(event, _TAKES_EFFECT):
             self._note_established(sa, kept)
-            self._attend(sa)
+            if sa is not looked_at:
+                self._attend(sa)
         elif isinstance(event, Closed):
             self._forget_established(sa, kept)
 
@@ -485,10 +508,6 @@ def _uncount(counts: dict[bytes, int], source: bytes) -> None:
     counts[source] -= 1
     if not counts[source]:
         del counts[source]
-
-
-def _beginning(message: bytes, source: bytes) -> tuple[bytes, bytes]:
-    return source, SHA256.digest(message)
 
 
 def _nonce_and_cookie(header: Header, message: bytes) -> tuple[bytes, bytes]:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import field
 from enum import Enum, auto
+from weakref import ref
 
 from locum.errors import LocumError
 from locum.handshake import Request, Response
@@ -147,12 +148,49 @@ def _nobody(sa: IkeSa) -> None:
     """An SA without an endpoint has nobody to tell."""
 
 
+class Part:
+    """A part of an SA, which refers back to it weakly: an SA that is over is gone, and waits for no collector."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, sa: IkeSa) -> None:
+        self._owner = ref(sa)
+
+    @property
+    def sa(self) -> IkeSa:
+        """The SA that this is a part of, and without which it is of no use."""
+        sa = self._owner()
+        assert sa is not None
+        return sa
+
+
 class IkeSa(ABC):
     """One IKE SA, or ISAKMP SA.
 
     All times are in seconds of one clock that never runs backwards. Bad input raises nothing: it is counted,
     answered where that is right, and logged nowhere; an SA that ends does so with a `Closed` event.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_random",
+        "_reserve_spi",
+        "algorithms",
+        "begun",
+        "connection",
+        "dropped",
+        "events",
+        "initial_contact",
+        "initiator",
+        "observed",
+        "outgoing",
+        "path",
+        "peer_identity",
+        "pending",
+        "session",
+        "state",
+        "touched",
+    )
 
     def __init__(
         self,

@@ -28,6 +28,8 @@ MAX_ATTRIBUTES = 16
 
 _HEADER = Struct(">8s8s4B2I")
 _GENERIC_HEADER = Struct(">2BH")
+_parse_generic_header = _GENERIC_HEADER.unpack_from
+_new_tuple = tuple.__new__
 _LONGEST_PAYLOAD = 0xFFFF
 _CRITICAL = 0x80
 _MAJOR_VERSIONS = (Version.IKE_1 >> 4, Version.IKE_2 >> 4)
@@ -78,7 +80,7 @@ def parse_header(datagram: bytes) -> Header:
     """
     if not HEADER_LENGTH <= len(datagram) <= MAX_MESSAGE:
         raise DecodeError(f"a message of {len(datagram)} bytes")
-    header = Header._make(_HEADER.unpack_from(datagram))
+    header = _new_tuple(Header, _HEADER.unpack_from(datagram))
     if header.version >> 4 not in _MAJOR_VERSIONS:
         raise UnsupportedVersion(f"IKE version {header.major_version}.{header.version & 15}")
     if header.length != len(datagram):
@@ -102,30 +104,34 @@ class RawPayload(NamedTuple):
     end: int = 0
 
 
-def parse_chain(first: int, data: bytes, *, final: Collection[int] = ()) -> tuple[RawPayload, ...]:
+def parse_chain(
+    first: int, data: bytes, *, final: Collection[int] = (), only: Collection[int] | None = None
+) -> tuple[RawPayload, ...]:
     """Cut `data` into payloads, the first of which has the type `first`; what follows the last one is left.
 
-    A payload whose type is in `final` ends the chain whatever its next payload field says.
+    A payload whose type is in `final` ends the chain whatever its next payload field says. Of types that are not
+    in `only`, if given, nothing is returned.
     Raises: DecodeError for a length below 4, one beyond the end, or more than `MAX_PAYLOADS` payloads.
     """
     chain: list[RawPayload] = []
-    kind, begin, available = first, 0, len(data)
+    kind, begin, available, count = first, 0, len(data), 0
     while kind:
-        if len(chain) >= MAX_PAYLOADS:
+        content, count = begin + GENERIC_HEADER_LENGTH, count + 1
+        if count > MAX_PAYLOADS:
             raise DecodeError(f"more than {MAX_PAYLOADS} payloads")
-        if begin + GENERIC_HEADER_LENGTH > available:
+        if content > available:
             raise DecodeError(f"{GENERIC_HEADER_LENGTH} bytes expected, {available - begin} left")
-        following, flags, length = _GENERIC_HEADER.unpack_from(data, begin)
+        following, flags, length = _parse_generic_header(data, begin)
         end = begin + length
-        if length < GENERIC_HEADER_LENGTH or end > available:
+        if not content <= end <= available:
             raise DecodeError(f"a payload of {length} bytes, {available - begin} left")
-        body = data[begin + GENERIC_HEADER_LENGTH : end]
-        # As RawPayload(...), at half the cost: messages have many payloads, and some are cut more than once.
-        chain.append(tuple.__new__(RawPayload, (kind, body, flags >= _CRITICAL, following, end)))
-        begin = end
+        if only is None or kind in only:
+            # As RawPayload(...), at half the cost: messages have many payloads, and some are cut more than once.
+            raw = (kind, data[content:end], flags >= _CRITICAL, following, end)
+            chain.append(_new_tuple(RawPayload, raw))
         if kind in final:
             break
-        kind = following
+        kind, begin = following, end
     return tuple(chain)
 
 
@@ -137,8 +143,7 @@ def write_chain(payloads: Iterable[tuple[int, bytes]]) -> tuple[int, bytes]:
     parts: list[bytes] = []
     following = 0
     for kind, body in reversed(tuple(payloads)):
-        parts.append(body)
-        parts.append(generic_header(following, len(body)))
+        parts += (body, generic_header(following, len(body)))
         following = kind
     parts.reverse()
     return following, b"".join(parts)

@@ -21,6 +21,4 @@ def detection_hash(header: Header, address: bytes, port: int, algorithm: HashAlg
     Always SHA-1 in IKEv2, where it is a fingerprint and no protection; the negotiated hash in IKEv1.
     `header` is that of the message which carries it.
     """
-    return algorithm.digest(
-        b"".join((header.initiator_spi, header.responder_spi, address, port.to_bytes(2, "big")))
-    )
+    return algorithm.digest(header.initiator_spi + header.responder_spi + address + port.to_bytes(2, "big"))

@@ -374,17 +374,18 @@ class Notify(Flat):
     @property
     def body(self) -> bytes:
         """As on the wire."""
-        head = _TWO_U8_U16.pack(self.protocol, len(self.spi), self.notify_type)
-        return b"".join((head, self.spi, self.data))
+        return _TWO_U8_U16.pack(self.protocol, len(self.spi), self.notify_type) + self.spi + self.data
 
     @classmethod
     def of(cls, body: bytes) -> Self:
         """From the wire."""
         _check_length(body, _TWO_U8_U16.size)
         protocol, size, code = _TWO_U8_U16.unpack_from(body)
+        if not size:
+            return cls(notify_type=code, data=body[_TWO_U8_U16.size :], protocol=protocol)
         data = _TWO_U8_U16.size + size
         _check_length(body, data)
-        return cls(protocol=protocol, notify_type=code, spi=body[_TWO_U8_U16.size : data], data=body[data:])
+        return cls(notify_type=code, data=body[data:], protocol=protocol, spi=body[_TWO_U8_U16.size : data])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -519,18 +520,18 @@ _FLAT: dict[int, Callable[[bytes], Payload]] = {
 #: Types whose chain ends with them, because the rest is inside.
 FINAL = frozenset({PayloadType2.ENCRYPTED, PayloadType2.ENCRYPTED_FRAGMENT})
 
-#: Payloads that peers send alike again and again; so many of them, of so many bytes at most, are remembered.
-_REPEATED = frozenset(
-    {
-        PayloadType2.SECURITY_ASSOCIATION,
-        PayloadType2.IDENTIFICATION_INITIATOR,
-        PayloadType2.IDENTIFICATION_RESPONDER,
-        PayloadType2.CERTIFICATE_REQUEST,
-        PayloadType2.VENDOR_ID,
-    }
-)
+#: Payloads that peers send alike again and again, up to so many bytes each, and so many of them are remembered.
+#: Longer notifies have a hash, an address or a cookie in them.
+_REPEATED: dict[int, int] = {
+    PayloadType2.SECURITY_ASSOCIATION: 1024,
+    PayloadType2.IDENTIFICATION_INITIATOR: 1024,
+    PayloadType2.IDENTIFICATION_RESPONDER: 1024,
+    PayloadType2.CERTIFICATE_REQUEST: 1024,
+    PayloadType2.VENDOR_ID: 1024,
+    PayloadType2.NOTIFY: 16,
+    PayloadType2.DELETE: 4,
+}
 _REMEMBERED = 256
-_MAX_REMEMBERED = 1024
 
 #: RFC 7296 section 2.5: the critical bit says nothing where the RFC itself defines the payload.
 _CRITICAL_IGNORED = frozenset(PayloadType2)
@@ -541,15 +542,17 @@ def interpret(raw: RawPayload) -> Payload:
 
     Raises: DecodeError for a malformed body, UnsupportedCriticalPayload for an unknown type that is critical.
     """
-    kind = raw.type
-    if kind not in _PARSERS:
-        if raw.critical and kind not in _CRITICAL_IGNORED:
-            raise UnsupportedCriticalPayload(kind)
-        return Unknown(type=kind, body=raw.body)
-    if kind in _REPEATED and len(raw.body) <= _MAX_REMEMBERED:
-        return _interpret_once(kind, raw.body)
+    kind, body, critical, _, _ = raw
+    if len(body) <= _REPEATED.get(kind, -1):
+        return _interpret_once(kind, body)
     flat = _FLAT.get(kind)
-    return _interpret(kind, raw.body) if flat is None else flat(raw.body)
+    if flat is not None:
+        return flat(body)
+    if kind in _PARSERS:
+        return _interpret(kind, body)
+    if critical and kind not in _CRITICAL_IGNORED:
+        raise UnsupportedCriticalPayload(kind)
+    return Unknown(type=kind, body=body)
 
 
 def _interpret(kind: int, body: bytes) -> Payload:

@@ -5,12 +5,11 @@ Knows neither the operations nor the messages.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from locum.handshake import Opening
-from locum.ike.engine import IkeSa, Path, State
+from locum.ike.engine import IkeSa, Part, Path, State
 from locum.ike.header import MAX_MESSAGE, Header
 from locum.ike.v1.running import Progress, Running
 
@@ -21,22 +20,24 @@ MAX_WAITING_HALF_OPEN = 2
 MAX_WAITING_BYTES = MAX_MESSAGE
 
 
-class Asking:
+class Asking(Part):
     """Sets `pending` and `session` of `sa`; every exchange has a session of its own."""
 
+    __slots__ = ("_queue", "_sessions", "_waiting")
+
     def __init__(self, sa: IkeSa) -> None:
-        self._sa = sa
+        super().__init__(sa)
         #: exchanges that wait for the authority, the first of which `pending` is about
-        self._queue: deque[Running[Any]] = deque()
+        self._queue: list[Running[Any]] = []
         self._sessions = 0
-        self._waiting: deque[tuple[Header, bytes, Path]] = deque()
+        self._waiting: list[tuple[Header, bytes, Path]] = []
 
     def go_on(self, exchanges: Iterable[Running[Any]]) -> None:
         """Ask what is asked next, unless an answer is still due."""
         for running in exchanges:
             if running.progress is Progress.AUTHORITY and running not in self._queue:
                 self._queue.append(running)
-        if self._sa.pending is not None or not self._queue:
+        if self.sa.pending is not None or not self._queue:
             return
         running = self._queue[0]
         assert running.asked is not None
@@ -44,22 +45,22 @@ class Asking:
         if isinstance(requests[0], Opening):
             self._sessions += 1
             running.session = self._sessions
-        self._sa.session = running.session
-        self._sa.pending = requests
+        self.sa.session = running.session
+        self.sa.pending = requests
 
     def answered(self) -> Running[Any] | None:
         """The exchange that `pending` was about; None when nothing was asked, or the SA is over."""
-        if self._sa.pending is None:
+        if self.sa.pending is None:
             return None
-        self._sa.pending = None
-        return self._queue.popleft()
+        self.sa.pending = None
+        return self._queue.pop(0)
 
     def wait(self, header: Header, message: bytes, path: Path) -> bool:
         """Keep a message until the authority has answered; False when there are too many, or too long ones."""
         if any(message == waiting for _, waiting, _ in self._waiting):
             return True
         size = sum(len(waiting) for _, waiting, _ in self._waiting)
-        most = MAX_WAITING if self._sa.state is State.ESTABLISHED else MAX_WAITING_HALF_OPEN
+        most = MAX_WAITING if self.sa.state is State.ESTABLISHED else MAX_WAITING_HALF_OPEN
         if len(self._waiting) >= most or size + len(message) > MAX_WAITING_BYTES:
             return False
         self._waiting.append((header, message, path))
@@ -68,7 +69,7 @@ class Asking:
     def take_waiting(self, take: Callable[[Header, bytes, Path], None]) -> bool:
         """Have the first message taken that waits no more; False when all of them have to wait on."""
         for _ in range(len(self._waiting)):
-            waited = self._waiting.popleft()
+            waited = self._waiting.pop(0)
             left = len(self._waiting)
             take(*waited)
             if len(self._waiting) == left:
@@ -77,6 +78,6 @@ class Asking:
 
     def clear(self) -> None:
         """Nothing is asked, and nothing waits."""
-        self._sa.pending = None
+        self.sa.pending = None
         self._queue.clear()
         self._waiting.clear()

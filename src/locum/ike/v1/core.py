@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from locum.ike.configuration import Connection
-from locum.ike.engine import Event, IkeSa, MessagePassed
+from locum.ike.engine import Event, IkeSa, MessagePassed, Part
 from locum.ike.payloads1 import Hash, Payload
 from locum.ike.protection import CbcChain
 from locum.ike.registry import ExchangeType
@@ -20,8 +20,19 @@ from locum.ike.v1.messages import describe
 from locum.ike.v1.running import Surroundings
 
 
-class Core:
+class Core(Part):
     """One for each SA; `sa` is who its events are about. `isakmp` is None before the SA is established."""
+
+    __slots__ = (
+        "channel",
+        "connection",
+        "isakmp",
+        "lineage",
+        "message_ids",
+        "random",
+        "reserve_spi",
+        "timing",
+    )
 
     def __init__(
         self,
@@ -32,7 +43,7 @@ class Core:
         random: Callable[[int], bytes],
         reserve_spi: Callable[[], int],
     ) -> None:
-        self.sa = sa
+        super().__init__(sa)
         self.connection = connection
         self.timing = connection.timing
         self.channel = channel
@@ -42,8 +53,11 @@ class Core:
         #: what it shares with those before and after it
         self.lineage = Lineage()
         self.message_ids = MessageIds()
-        #: what a running exchange needs
-        self.around = Surroundings(channel, connection.timing, random, self.passed)
+
+    @property
+    def around(self) -> Surroundings:
+        """What a running exchange needs."""
+        return Surroundings(self.channel, self.timing, self.random, self.passed)
 
     def emit(self, event: Event) -> None:
         """Say that something happened."""

@@ -73,6 +73,24 @@ _BEGIN: dict[Mode, tuple[Callable[[Phase1], Steps[Outcome]], Callable[[Phase1], 
 class Ike1Sa(IkeSa):
     """One ISAKMP SA, from its first message to its end."""
 
+    __slots__ = (
+        "_ancestry",
+        "_answers",
+        "_asking",
+        "_before",
+        "_channel",
+        "_core",
+        "_established_at",
+        "_first",
+        "_keepalive_at",
+        "_liveness",
+        "_phase1",
+        "_phase2",
+        "_remove_at",
+        "_renew_at",
+        "_successor",
+    )
+
     def __init__(
         self,
         connection: Connection,
@@ -84,10 +102,12 @@ class Ike1Sa(IkeSa):
         observed: bool = False,
     ) -> None:
         """As `IkeSa`. Raises: ConfigurationError for traffic that quick mode cannot speak of."""
-        self._channel = Channel(path, _cookie(random), initiator=initiator, send=self._send)
+        outgoing: list[Datagram] = []
+        self._channel = Channel(path, _cookie(random), initiator=initiator, send=outgoing.append)
         super().__init__(
             connection, path, initiator=initiator, random=random, reserve_spi=reserve_spi, observed=observed
         )
+        self.outgoing = outgoing
         for selector in (*connection.local_traffic, *connection.remote_traffic):
             identification(selector)
         self._core = Core(self, connection, self._channel, random=random, reserve_spi=reserve_spi)
@@ -494,7 +514,7 @@ class Ike1Sa(IkeSa):
             self._delete_and_end("its lifetime is over")
             return
         if self._keepalive_at is not None and now >= self._keepalive_at:
-            self._send(Datagram(self.path, KEEPALIVE))
+            self.outgoing.append(Datagram(self.path, KEEPALIVE))
             self._keepalive_at = now + self.connection.timing.keepalive
         retires_at = self._core.lineage.retires_at(self)
         if retires_at is not None:
@@ -618,9 +638,6 @@ class Ike1Sa(IkeSa):
         self._before = ()
         self._phase2.clear()
         self._answers.clear()
-
-    def _send(self, datagram: Datagram) -> None:
-        self.outgoing.append(datagram)
 
 
 def _cookie(random: Callable[[int], bytes]) -> bytes:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import ReferenceType
 
 from locum.errors import LocumError
 from locum.ike.allowance import Allowance, for_further_exchanges
@@ -59,10 +60,10 @@ class Successor(Protocol):
 
 
 class Succession(Protocol):
-    """Makes a successor of the SA at hand."""
+    """Makes a successor of an SA."""
 
     def __call__(
-        self, suite: IkeSuite, keys: IkeKeys, *, own_spi: bytes, peer_spi: bytes, initiator: bool
+        self, sa: Any, /, suite: IkeSuite, keys: IkeKeys, *, own_spi: bytes, peer_spi: bytes, initiator: bool
     ) -> Successor:
         """`initiator` says whether we began the exchange that made the keys."""
         ...
@@ -91,9 +92,12 @@ class Rekeying:
 
 @dataclass(eq=False, slots=True)
 class Core:
-    """One IKE SA, whose path, connection and events are those of `sa`; `now` is the moment of the call at hand."""
+    """One IKE SA, whose path, connection and events are its owner's; `now` is the moment of the call at hand."""
 
-    sa: IkeSa
+    #: weak: see `engine.Part`
+    owner: ReferenceType[IkeSa]
+    #: whether we are the SA's original initiator
+    initiator: bool
     channel: Channel
     random: Callable[[int], bytes] = field(repr=False)
     reserve_spi: Callable[[], int]
@@ -131,6 +135,13 @@ class Core:
     later: list[tuple[float, Callable[[Core], Task]]] = field(default_factory=list)
 
     @property
+    def sa(self) -> IkeSa:
+        """The SA, and without it this is of no use."""
+        sa = self.owner()
+        assert sa is not None
+        return sa
+
+    @property
     def connection(self) -> Connection:
         """What is wanted."""
         return self.sa.connection
@@ -139,11 +150,6 @@ class Core:
     def path(self) -> Path:
         """Both ends, the peer's as far as is known."""
         return self.sa.path
-
-    @property
-    def initiator(self) -> bool:
-        """Whether we are the SA's original initiator."""
-        return self.sa.initiator
 
     @property
     def negotiated(self) -> IkeSuite:
@@ -159,15 +165,15 @@ class Core:
         self, exchange: Exchange, *, initiator: bool, sa: bytes = b"", group: int = 0
     ) -> IkeStartRequest:
         """The opening of a session with the authority; a further one is for whom the peer has proven to be."""
-        further = exchange is Exchange.FURTHER
+        further, connection = exchange is Exchange.FURTHER, self.connection
         return IkeStartRequest(
             exchange=exchange,
             initiator=initiator,
             sa=sa,
             group=group,
             peer_address=str(self.path.remote),
-            local_identity=self.connection.local_identity,
-            remote_identity=self.sa.peer_identity if further else self.connection.remote_identity,
+            local_identity=connection.local_identity,
+            remote_identity=self.sa.peer_identity if further else connection.remote_identity,
         )
 
     def use_keys(self, material: bytes, *, after_response: bool = False) -> None:
@@ -177,11 +183,12 @@ class Core:
 
     def establish(self, identity: str) -> None:
         """The peer is authentic and allowed: the SA is in force."""
-        self.sa.peer_identity = identity
-        self.sa.algorithms = str(self.negotiated)
-        self.sa.state = State.ESTABLISHED
+        sa = self.sa
+        sa.peer_identity = identity
+        sa.algorithms = str(self.negotiated)
+        sa.state = State.ESTABLISHED
         self.begin_life()
-        self.emit(Established(sa=self.sa))
+        self.emit(Established(sa=sa))
 
     # --- times --------------------------------------------------------------------------------------------
 
@@ -196,9 +203,10 @@ class Core:
 
     def rekey_moment(self, lifetime: float) -> float | None:
         """When to make a successor of what lives `lifetime` seconds from now; None where there can be none."""
-        if self.connection.keys_from_authority:
+        connection = self.connection
+        if connection.keys_from_authority:
             return None
-        margin = self.connection.timing.margin * (1 - self.fraction() / 2)
+        margin = connection.timing.margin * (1 - self.fraction() / 2)
         return self.now + lifetime * (1 - margin)
 
     def retry_moment(self) -> float:

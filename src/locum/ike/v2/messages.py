@@ -80,7 +80,10 @@ RULES: dict[tuple[int, bool], Rule] = {
     (ExchangeType.INFORMATIONAL, False): Rule(may=(CP,), many=(N, V, D)),
     (ExchangeType.INFORMATIONAL, True): Rule(may=(CP,), many=(N, V, D)),
 }
-_MOST = {key: rule.most for key, rule in RULES.items()}
+#: The same as numbers: how often each payload may come, and which must.
+_BOUNDS: dict[tuple[int, bool], tuple[Mapping[int, int], tuple[PayloadType2, ...]]] = {
+    key: (rule.most, rule.must) for key, rule in RULES.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,22 +159,26 @@ def read(header: Header, first: int, chain: bytes, message: bytes = b"") -> Cont
     if (raw[-1].end if raw else 0) != len(chain):
         raise DecodeError("bytes behind the last payload")
     response = bool(header.flags & Flags2.RESPONSE)
-    most = _MOST.get((header.exchange_type, response))
+    most, must = _BOUNDS.get((header.exchange_type, response), (None, ()))
     if most is None:
         raise UnexpectedMessage(f"exchange {header.exchange_type}")
     counts: dict[int, int] = {}
     for each in raw:
-        kind = each.type
+        kind = each[0]
         count = counts[kind] = counts.get(kind, 0) + 1
         room = most.get(kind)
         if count > (_room_for_unknown(kind) if room is None else room):
             raise UnexpectedMessage(f"{_title(header)}: {_SHORT_NAMES.get(kind, str(kind))} is out of turn")
-    payloads = tuple(map(interpret, raw))
+    payloads = tuple([interpret(each) for each in raw])
     by_class: dict[type[Payload], list[Payload]] = {}
     for payload in payloads:
-        by_class.setdefault(type(payload), []).append(payload)
+        same = by_class.get(type(payload))
+        if same is None:
+            by_class[type(payload)] = [payload]
+        else:
+            same.append(payload)
     content = Content(header, payloads, raw, by_class, message)
-    for kind in RULES[header.exchange_type, response].must:
+    for kind in must:
         if kind not in counts and not (response and _ends_otherwise(content)):
             raise UnexpectedMessage(f"{content}: {_SHORT_NAMES[kind]} is missing")
     return content

@@ -85,7 +85,9 @@ def _successor(
     seed = rekeyed_skeyseed(core.negotiated.prf, core.sk_d, nonces, secrets[0], secrets[1:])
     spis = (own_spi, choice.peer_spi) if initiator else (choice.peer_spi, own_spi)
     keys = ike_keys(choice.suite, seed, nonces, *spis)
-    return core.succession(choice.suite, keys, own_spi=own_spi, peer_spi=choice.peer_spi, initiator=initiator)
+    return core.succession(
+        core.sa, choice.suite, keys, own_spi=own_spi, peer_spi=choice.peer_spi, initiator=initiator
+    )
 
 
 # --- the peer's -------------------------------------------------------------------------------------------

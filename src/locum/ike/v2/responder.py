@@ -120,7 +120,8 @@ def _init_payloads(core: Core, choice: Choice, ke: KeyExchange, nonce: bytes, *,
 
 
 def _wants_ppk(core: Core) -> bool:
-    return core.connection.use_ppk or core.connection.ppk_required
+    connection = core.connection
+    return connection.use_ppk or connection.ppk_required
 
 
 # --- IKE_AUTH ---------------------------------------------------------------------------------------------
@@ -130,11 +131,12 @@ def _authenticate(
     core: Core, init: Content, own_message: bytes, request: Content, nonces: Nonces, *, ppk: bool
 ) -> Answering:
     """Have the initiator judged, prove ourselves, and make the CHILD_SA that it asks for."""
+    required = core.connection.ppk_required
     agreement = _agree_child(core, request)
     authenticate = authentication.authenticate_request(
         core, request, init.message, identification=PayloadType2.IDENTIFICATION_INITIATOR
     )
-    if core.connection.ppk_required and not (ppk and authenticate.ppk_identity):
+    if required and not (ppk and authenticate.ppk_identity):
         raise Unauthenticated("the peer has not used the post-quantum pre-shared key, which is required")
     prove = authentication.prove_request(
         core,
@@ -150,7 +152,7 @@ def _authenticate(
         raise PeerRejected(verdict)
     proof = expect(responses, 1, ProveResponse)
     keys = expect(responses, 2, SaKeysResponse) if len(responses) > 2 else None
-    if core.connection.ppk_required and not (keys is not None and keys.ppk_used):
+    if required and not (keys is not None and keys.ppk_used):
         raise Unauthenticated("the post-quantum pre-shared key, which is required, was not used")
     core.sa.initial_contact = request.notify(NotifyType2.INITIAL_CONTACT) is not None
     core.establish(verdict.identity)

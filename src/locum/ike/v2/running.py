@@ -6,10 +6,10 @@ Never reads a payload and looks at no clock; what an SA begins, and when, `sa` s
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 from locum.errors import LocumError, Refused
 from locum.handshake import Ask, Opening, Request, Response
@@ -53,6 +53,20 @@ class Running:
 class Runner(IkeSa):
     """The part of `Ike2Sa` that runs generators: at most one of ours, and one that answers the peer."""
 
+    __slots__ = (
+        "_asks",
+        "_core",
+        "_followed",
+        "_followed_until",
+        "_init_request",
+        "_last_heard",
+        "_last_sent",
+        "_ours",
+        "_queue",
+        "_sessions",
+        "_theirs",
+    )
+
     def __init__(
         self,
         connection: Connection,
@@ -68,15 +82,16 @@ class Runner(IkeSa):
             connection, path, initiator=initiator, random=random, reserve_spi=reserve_spi, observed=observed
         )
         channel = Channel(own_spi or random(SPI_LENGTH), initiator=initiator, random=random)
-        self._core = Core(self, channel, random, reserve_spi, self._begin_successor)
+        succession = type(self)._begin_successor
+        self._core = Core(ref(self), initiator, channel, random, reserve_spi, succession)
         #: exchanges of ours that wait for their turn
-        self._queue: deque[Callable[[Core], Task]] = deque()
+        self._queue: list[Callable[[Core], Task]] = []
         self._ours: Running | None = None
         self._theirs: Running | None = None
         #: an exchange of the peer's that goes on with IKE_FOLLOWUP_KE, and until when
         self._followed: Running | None = None
         self._followed_until = 0.0
-        self._asks: deque[tuple[Running, tuple[Request, ...]]] = deque()
+        self._asks: list[tuple[Running, tuple[Request, ...]]] = []
         self._sessions = 0
         self._init_request = b""
         self._last_heard = self._last_sent = 0.0
@@ -401,7 +416,7 @@ class Runner(IkeSa):
         self._core.now = now
         if self.pending is None:
             return
-        running, _ = self._asks.popleft()
+        running, _ = self._asks.pop(0)
         self.pending = None
         self._advance(running, responses, error=error)
         self._offer_pending()

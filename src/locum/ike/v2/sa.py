@@ -41,6 +41,16 @@ NEVER = float("inf")
 class Ike2Sa(Runner):
     """See `IkeSa`. `own_spi` is given to the successor of another SA, 8 bytes."""
 
+    __slots__ = (
+        "_announced",
+        "_connecting_until",
+        "_deadline",
+        "_ending",
+        "_held_by",
+        "_hint",
+        "_predecessor",
+    )
+
     def __init__(
         self,
         connection: Connection,
@@ -241,7 +251,7 @@ class Ike2Sa(Runner):
             elif core.unwanted:
                 self._begin(deletion.delete_unwanted(core, core.unwanted.pop()))
             elif self._queue and self._may_begin:
-                self._begin(self._queue.popleft()(core))
+                self._begin(self._queue.pop(0)(core))
             else:
                 return
 
@@ -272,9 +282,7 @@ class Ike2Sa(Runner):
         ours.generator.close()
         if self._asks and self._asks[0][0] is ours:
             self.pending = None
-        remaining = [each for each in self._asks if each[0] is not ours]
-        self._asks.clear()
-        self._asks.extend(remaining)
+        self._asks = [each for each in self._asks if each[0] is not ours]
         self._offer_pending()
 
     def _finish(self, error: LocumError | None, reason: str, *, linger: bool = False) -> None:
@@ -304,27 +312,37 @@ class Ike2Sa(Runner):
         if self.state is State.CLOSED:
             return None if self._deadline == NEVER else self._deadline
         core = self._core
-        moments = [self._connecting_until if self.state is State.CONNECTING else NEVER, self._deadline]
-        outstanding = core.channel.outstanding
-        if outstanding is not None:
-            moments.append(outstanding.due)
+        earliest = self._deadline
+        if self.state is State.CONNECTING:
+            earliest = min(earliest, self._connecting_until)
+        elif self._in_force:
+            earliest = min(earliest, self._next_moment_of_life())
+        if core.channel.outstanding is not None:
+            earliest = min(earliest, core.channel.outstanding.due)
         if self._followed is not None:
-            moments.append(self._followed_until)
-        if self.state is State.ESTABLISHED and self._announced and not core.closing and core.successor is None:
-            moments += self._moments_of_life()
-        earliest = min(moments)
+            earliest = min(earliest, self._followed_until)
         return None if earliest == NEVER else earliest
 
-    def _moments_of_life(self) -> list[float]:
+    @property
+    def _in_force(self) -> bool:
+        """True for an SA that is established and that neither end is about to leave."""
+        core = self._core
+        return self.state is State.ESTABLISHED and self._announced and not core.closing and core.successor is None
+
+    def _next_moment_of_life(self) -> float:
         core, timing = self._core, self.connection.timing
-        moments = [entry.next_moment for entry in core.children]
-        moments += [moment for moment in (core.rekey_at, core.ends_at) if moment is not None]
-        moments += [moment for moment, _ in core.later]
+        moment = NEVER if core.ends_at is None else core.ends_at
+        if core.rekey_at is not None:
+            moment = min(moment, core.rekey_at)
         if timing.liveness and self._ours is None:
-            moments.append(self._last_heard + timing.liveness)
+            moment = min(moment, self._last_heard + timing.liveness)
         if core.nat_here:
-            moments.append(self._last_sent + timing.keepalive)
-        return moments
+            moment = min(moment, self._last_sent + timing.keepalive)
+        for entry in core.children:
+            moment = min(moment, entry.next_moment)
+        for later, _ in core.later:
+            moment = min(moment, later)
+        return moment
 
     def expire(self, *, now: float) -> None:
         core = self._core
@@ -340,7 +358,7 @@ class Ike2Sa(Runner):
             self._repeat()
         if self._followed is not None and now >= self._followed_until:
             self._forget_followed()
-        if self.state is State.ESTABLISHED and self._announced and not core.closing and core.successor is None:
+        if self._in_force:
             self._live()
         self._settle()
 

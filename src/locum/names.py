@@ -203,6 +203,14 @@ class HostPort:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def reachable(self) -> bool:
+        """False for the unspecified address and port 0: one can listen there, and not connect."""
+        try:
+            return self.port != 0 and not ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return self.port != 0
+
 
 @dataclass(frozen=True, slots=True)
 class DelegateAddress:

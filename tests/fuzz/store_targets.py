@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.key_pairs import key_pair
+
 from locum.cli import secret
 from locum.cli.pem import parse_blocks
+from locum.crypto.asymmetric.key_names import DIGEST_LENGTH, SKI_LENGTH, names_of
 from locum.errors import LocumError
 from locum.link.oscore import Credential
 from locum.names import DelegateAddress, HostPort
@@ -88,6 +91,11 @@ def _secret(data: bytes) -> None:
     secret._decoded(data[1:], in_hex=data[:1] == b"h", in_base64=data[:1] == b"b")
 
 
+def _key_names(data: bytes) -> None:
+    names = names_of(data)
+    assert (len(names.ski), len(names.digest)) == (SKI_LENGTH, DIGEST_LENGTH)
+
+
 def _sealed(data: bytes) -> None:
     _SEALER.open(data, **_PLACE)
 
@@ -104,6 +112,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "pem": _guarded(_pem),
     "secret": _guarded(_secret),
     "sealed_secret": _guarded(_sealed),
+    "key_names": _guarded(_key_names),
 }
 
 _CREDENTIAL = TerminalCredential(
@@ -139,5 +148,6 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     "database_url": (b"postgresql://u:p@h/d?host=/tmp", b"sqlite:////tmp/x.db", b"/data"),
     "pem": (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",),
     "secret": (b"t correct horse\n", b"h00 ff\n0a", b"bAAECAw==\r\n"),
+    "key_names": tuple(key_pair(kind).public_key for kind in ("rsa2048", "p256", "ed25519", "ml-dsa-44")),
     "sealed_secret": (_SEALER.seal(b"secret", **_PLACE),),
 }

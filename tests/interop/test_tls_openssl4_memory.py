@@ -14,6 +14,7 @@ from tests.support.tls_memory import (
     OP_ALLOW_NO_DHE_KEX,
     OP_NO_EXTENDED_MASTER_SECRET,
     OP_PREFER_NO_DHE_KEX,
+    Flip,
     Link,
     ask_for_client_certificate,
     authority,
@@ -555,26 +556,6 @@ def test_a_server_that_can_only_tls_12_is_no_downgrade() -> None:
     link = Link(configuration(), server_context(versions=ONLY12)).shake()
     assert link.client.session is not None
     assert link.client.session.version is TLS12
-
-
-class Flip:
-    """Flips a bit of the byte at this position of a stream, unless that is a record's minor version."""
-
-    def __init__(self, position: int) -> None:
-        self._position = position
-        self._seen = 0
-
-    def __call__(self, data: bytes) -> bytes:
-        start, self._seen = self._seen, self._seen + len(data)
-        offset = self._position - start
-        if not 0 <= offset < len(data):
-            return data
-        header = 0
-        while header + 2 < offset:
-            header += 5 + int.from_bytes(data[header + 3 : header + 5], "big")
-        if header + 2 == offset:
-            offset -= 1
-        return data[:offset] + bytes((data[offset] ^ 0x10,)) + data[offset + 1 :]
 
 
 @pytest.mark.parametrize("versions", [ONLY13, ONLY12], ids=["TLS_1_3", "TLS_1_2"])

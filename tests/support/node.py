@@ -18,21 +18,30 @@ STOP_SECONDS = 15.0
 
 
 class Node:
-    """One node and its data directory; `start` and `stop` may alternate, on the same port."""
+    """One node and its data directory; `start` and `stop` may alternate, on the same ports.
+
+    With `key_server` it listens there for edges too, and has no delegate unless `delegate` says so. Several of
+    these may have the same data; `name` is that of its log.
+    """
 
     def __init__(
         self,
         data: Path,
         *,
         listen: str = "127.0.0.1:0",
+        key_server: str = "",
+        delegate: bool | None = None,
+        name: str = "",
         config: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.data = data
         self.listen = listen
+        self.key_server = key_server
+        self.delegate = not key_server if delegate is None else delegate
         self.environment = {**os.environ, **(environment or {})}
         self.environment.pop("LOCUM_DATA", None)
-        self.log = data.parent / f"{data.name}.log"
+        self.log = data.parent / f"{name or data.name}.log"
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
         if config:
@@ -63,7 +72,7 @@ class Node:
         assert self.process is None
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [LOCUM, "up", "--data", self.data, "--listen", self.listen],
+                [LOCUM, "up", "--data", self.data, *self._roles()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -72,14 +81,26 @@ class Node:
             )
         try:
             self.ready_line = _first_line(process)
-            assert self.ready_line.startswith("ready delegate=coap://"), self.ready_line
+            assert self.ready_line.startswith("ready "), self.ready_line
         except BaseException:
             process.kill()
             process.wait()
             raise
         self.process = process
-        self.listen = self.ready_line.split()[1].removeprefix("delegate=coap://")
+        places = dict(word.partition("=")[::2] for word in self.ready_line.split()[1:])
+        assert ("delegate" in places, "keyserver" in places) == (self.delegate, bool(self.key_server))
+        self.listen = places.get("delegate", self.listen).removeprefix("coap://")
+        self.key_server = places.get("keyserver", self.key_server)
         return self
+
+    def _roles(self) -> list[str]:
+        roles = ["--listen", self.listen] if self.delegate else ["--no-delegate"]
+        return [*roles, "--key-server", self.key_server] if self.key_server else roles
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that the node has started itself."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     def stop(self) -> int:
         """End the process with SIGTERM; returns its exit code."""

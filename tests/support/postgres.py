@@ -49,9 +49,13 @@ class Cluster:
         result = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, **self._as_user)
         assert result.returncode == 0, result.stderr
 
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
-        settings = [f"unix_socket_directories={self.directory}", "listen_addresses=", "fsync=off"]
+    def sibling(self, directory: Path) -> Cluster:
+        """Another cluster of the same programs, not started."""
+        return Cluster(self._binaries, directory)
+
+    def start(self, *more: str) -> None:
+        """Start the server and wait until it answers; `more` settings, as name=value, win over ours."""
+        settings = [f"unix_socket_directories={self.directory}", "listen_addresses=", "fsync=off", *more]
         options = [word for setting in settings for word in ("-c", setting)]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -304,6 +304,26 @@ class Link:
         return bool(lib.SSL_session_reused(self.server._ssl))
 
 
+class Flip:
+    """Flips a bit of the byte at this position of a stream, unless that is a record's minor version."""
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+        self._seen = 0
+
+    def __call__(self, data: bytes) -> bytes:
+        start, self._seen = self._seen, self._seen + len(data)
+        offset = self._position - start
+        if not 0 <= offset < len(data):
+            return data
+        header = 0
+        while header + 2 < offset:
+            header += 5 + int.from_bytes(data[header + 3 : header + 5], "big")
+        if header + 2 == offset:
+            offset -= 1
+        return data[:offset] + bytes((data[offset] ^ 0x10,)) + data[offset + 1 :]
+
+
 def configuration(**settings: Any) -> ClientConfiguration:
     """A client that wants to reach the peer of `pki`."""
     settings.setdefault("server_name", pki.PEER_NAME)

@@ -46,6 +46,21 @@ def test_both_sides_get_the_same_secret(name: str) -> None:
     assert ours.complete(theirs.share) == theirs.complete(ours.share)
 
 
+@pytest.mark.parametrize("name", SHARE_LENGTHS)
+def test_a_responder_gets_the_initiators_secret(name: str) -> None:
+    initiator = groups.start(name)
+    share, secret = groups.respond(name, initiator.share)
+    assert initiator.complete(share) == secret
+
+
+@pytest.mark.parametrize("name", ["X25519MLKEM768", "SECP256R1MLKEM768"])
+def test_a_responder_checks_both_parts_of_a_hybrid_share(name: str) -> None:
+    share = groups.start(name).share
+    for wrong in (b"", share[:-1], share + b"\0", share[1:], bytes(len(share)), share[:100]):
+        with pytest.raises(Misbehaved):
+            groups.respond(name, wrong)
+
+
 def test_unknown_group_is_incompatible() -> None:
     with pytest.raises(Incompatible, match="0x9999"):
         groups.start("0x9999")

@@ -11,6 +11,7 @@ from tests.support import pki
 
 from locum.crypto.asymmetric.certificates import describe
 from locum.crypto.asymmetric.signatures import (
+    LEGACY_SCHEMES,
     SCHEMES,
     KeyKind,
     PublicKey,
@@ -68,6 +69,14 @@ def test_altered_content_does_not_verify(name: str) -> None:
     signature = sign(name, pki.key(SIGNERS[name]), CONTENT)
     with pytest.raises(Unauthenticated):
         verify(name, public, signature, CONTENT + b"!", strict=False)
+
+
+@pytest.mark.parametrize("name", LEGACY_SCHEMES)
+def test_hashes_of_old_are_signed_and_never_verified(name: str) -> None:
+    kind = "rsa" if name.startswith("RSA") else "p256"
+    signature = sign(name, pki.key(kind), bytes(36))
+    with pytest.raises(Incompatible):
+        verify(name, _public(kind), signature, bytes(36), strict=False)
 
 
 @pytest.mark.parametrize("name", SIGNERS)

@@ -26,6 +26,23 @@ max_sessions_per_terminal = 2
 requests_per_second = 0.5
 request_burst = 3
 datagram_size = 1024
+[keyserver]
+listen = "0.0.0.0:2407"
+addresses = ["keys.example:2407"]
+processes = 3
+key_directory = "/etc/locum/keys"
+legacy_hashes = true
+requests_per_second = 500
+max_connections = 10
+max_handshakes = 5
+handshake_seconds = 1
+message_seconds = 2
+idle_seconds = 3
+drain_seconds = 0
+poll_seconds = 0.5
+[[keyserver.upstream]]
+credential = "/etc/locum/upstream"
+policy = "ordered"
 [tls]
 versions = ["1.3"]
 groups = ["X25519MLKEM768", "x25519"]
@@ -48,6 +65,7 @@ def test_a_node_without_a_file_runs_on_the_defaults(tmp_path: Path) -> None:
     assert configuration.delegate.secure_path_listen is None
     assert configuration.delegate.session_lifetime == 60.0
     assert configuration.node.database is None
+    assert configuration.keyserver.listen is None
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:
@@ -65,6 +83,14 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert tls.versions == (ProtocolVersion.TLS_1_3,)
     assert tls.groups == (NamedGroup.X25519MLKEM768, NamedGroup.X25519)
     assert (tls.cipher_suites, tls.key_forms) == ((0x1303,), (KeyForm.KEYS,))
+    keys = configuration.keyserver
+    assert (keys.listen, keys.addresses) == (HostPort("0.0.0.0", 2407), (HostPort("keys.example", 2407),))
+    assert (keys.processes, keys.key_directory, keys.legacy_hashes) == (3, Path("/etc/locum/keys"), True)
+    assert (keys.requests_per_second, keys.max_connections, keys.max_handshakes) == (500, 10, 5)
+    assert (keys.handshake_seconds, keys.message_seconds, keys.idle_seconds) == (1, 2, 3)
+    assert (keys.drain_seconds, keys.poll_seconds) == (0, 0.5)
+    (upstream,) = keys.upstream
+    assert (upstream.credential, upstream.policy) == (Path("/etc/locum/upstream"), "ordered")
     ike = configuration.ike
     assert (ike.groups, ike.legacy_sha1, ike.rsa_pss) == ((algorithms.ECP_384, algorithms.ML_KEM_768), True, False)
     assert (configuration.log.level, configuration.log.format) == ("debug", "json")
@@ -103,6 +129,10 @@ def test_a_named_file_goes_before_the_one_in_the_data_directory(tmp_path: Path) 
         ("[delegate]\nrequest_burst = 0.5", "delegate.request_burst: "),
         ("[delegate]\ndatagram_size = 127", "delegate.datagram_size: "),
         ("[delegate]\ndatagram_size = 65508", "delegate.datagram_size: "),
+        ("[keyserver]\nprocesses = 0", "keyserver.processes: "),
+        ('[keyserver]\nlisten = "x"', "keyserver.listen: .*port"),
+        ("[[keyserver.upstream]]", "keyserver.upstream.0.credential: "),
+        ("[keyserver]\npoll_seconds = 0", "keyserver.poll_seconds: "),
         ('[tls]\nversions = ["1.1"]', r"tls.versions: '1.1' is not one of 1.2, 1.3"),
         ('[tls]\nversions = "1.3"', "tls.versions: a list of TLS versions"),
         ('[tls]\ngroups = ["x25519", "X25519"]', "tls.groups: 'X25519' is there twice"),

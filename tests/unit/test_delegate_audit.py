@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from locum.delegate.audit import BATCH, AuditWriter
 from locum.errors import Unavailable
+from locum.store.audit_writer import BATCH, AuditWriter
 
 
 class Store:

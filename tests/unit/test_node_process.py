@@ -100,7 +100,7 @@ def test_a_directory_that_is_not_there_is_one_clear_error(tmp_path: Path) -> Non
 
 def test_a_hardened_process_dumps_no_core_and_writes_for_its_owner_only(tmp_path: Path) -> None:
     script = (
-        "import resource, sys, pathlib, ctypes; from locum.node.hardening import harden; harden();"
+        "import resource, sys, pathlib, ctypes; from locum.hardening import harden; harden();"
         "assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0);"
         "assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0;"
         "pathlib.Path(sys.argv[1]).write_text('x')"

@@ -60,6 +60,7 @@ def test_a_database_of_the_first_version_is_migrated_with_everything_in_it(locat
         new = NewSecret(terminal="meter", peer="a.example", secret=b"s")
         added = store.secrets.add(new, actor=ACTOR)
         assert store.secrets.all() == [added]
+        assert store.key_server_snapshot().keys == ()
     assert raw("SELECT * FROM identity_terminals") == [(1, 1)]
     assert raw("SELECT version_num FROM alembic_version") == [(schema.HEAD,)]
 

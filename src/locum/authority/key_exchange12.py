@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import field
 
-from locum.authority.selection import FINITE_FIELD_BITS, HYBRID_GROUPS
+from locum.authority.selection import FINITE_FIELD_BITS
 from locum.crypto.asymmetric import groups
 from locum.crypto.asymmetric.finite_field import find_group
 from locum.crypto.asymmetric.signatures import PublicKey, encrypt_pkcs1
 from locum.errors import Incompatible, Misbehaved
-from locum.tls.registry import KeyExchange, ProtocolVersion, group_name
+from locum.tls.registry import HYBRID_GROUPS, KeyExchange, ProtocolVersion, group_name
 from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 

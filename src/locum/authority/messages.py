@@ -27,7 +27,6 @@ from typing import Any
 
 from locum.authority import shapes_ike, shapes_tls
 from locum.authority.chains import ChainCache
-from locum.authority.encoding import TYPE, Shape, dump_array, load_array, one_line, shape_of
 from locum.authority.shapes import MAX_TEXT
 from locum.errors import (
     DecodeError,
@@ -41,6 +40,7 @@ from locum.errors import (
 )
 from locum.handshake import Opening, PeerAuthentication, Request, Response
 from locum.values import dataclass
+from locum.wire.cbor import TYPE, Shape, dump, load_array, one_line, shape_of
 
 #: A session's token: this many random bytes.
 TOKEN_LENGTH = 8
@@ -54,7 +54,7 @@ _CHAIN_DIGEST = 32
 _ERROR = 14
 _CHAIN_WANTED = 15
 
-_ENCODED_CHAIN_WANTED = dump_array([{TYPE: _CHAIN_WANTED}])
+_ENCODED_CHAIN_WANTED = dump([{TYPE: _CHAIN_WANTED}])
 
 _REQUESTS: tuple[Shape, ...] = (*shapes_tls.REQUESTS, *shapes_ike.REQUESTS)
 _RESPONSES: tuple[Shape, ...] = (*shapes_tls.RESPONSES, *shapes_ike.RESPONSES)
@@ -109,7 +109,7 @@ def encode_requests(token: bytes, requests: Iterable[Request], *, with_chain: bo
             if request.chain.certificates and not with_chain:
                 encoded[_CHAIN_KEYS[type(request)]] = request.chain.digest
         message.append(encoded)
-    return dump_array(message)
+    return dump(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +167,7 @@ def encode_responses(token: bytes, requests: Sequence[Request], responses: Seque
     message: list[Any] = [token] if token else []
     for request, response in zip(requests, responses, strict=False):
         message.append(_BY_CLASS[type(response)].encode(response, request))
-    return dump_array(message)
+    return dump(message)
 
 
 def encode_chain_wanted() -> bytes:
@@ -178,7 +178,7 @@ def encode_chain_wanted() -> bytes:
 def encode_error(error: LocumError) -> bytes:
     """Write the error that ended a session; an error that has no code of its own travels as REFUSED."""
     code = next((code for code, kind in _ERRORS.items() if isinstance(error, kind)), ErrorCode.REFUSED)
-    return dump_array([{TYPE: _ERROR, 1: int(code), 2: one_line(str(error), MAX_TEXT)}])
+    return dump([{TYPE: _ERROR, 1: int(code), 2: one_line(str(error), MAX_TEXT)}])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

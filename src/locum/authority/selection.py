@@ -12,6 +12,7 @@ from locum.errors import ConfigurationError, Refused
 from locum.tls.operations import KeyForm, StartRequest
 from locum.tls.registry import (
     CIPHER_SUITES,
+    HYBRID_GROUPS,
     KeyExchange,
     NamedGroup,
     ProtocolVersion,
@@ -48,8 +49,6 @@ FINITE_FIELD_BITS: dict[int, int] = {
     NamedGroup.FFDHE8192: 8192,
 }
 FINITE_FIELD_GROUPS: frozenset[int] = frozenset(FINITE_FIELD_BITS)
-#: Groups that only TLS 1.3 knows.
-HYBRID_GROUPS: frozenset[int] = frozenset((NamedGroup.X25519MLKEM768, NamedGroup.SECP256R1MLKEM768))
 
 #: What peers may sign with. PKCS#1 v1.5 is for TLS 1.2 handshakes and, in both versions, for certificates.
 _SCHEMES: tuple[int, ...] = (

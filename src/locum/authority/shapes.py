@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from locum.authority.encoding import FLAG, Kind, Shape, blobs, codes, integer, member, text
 from locum.errors import DecodeError
 from locum.handshake import MAX_CERTIFICATES, MAX_CHAIN, Fault, PeerChain, Verdict
+from locum.wire.cbor import FLAG, Kind, Shape, blobs, codes, integer, member, text
 
 #: Code points in one list.
 MAX_CODES = 128

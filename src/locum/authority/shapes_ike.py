@@ -5,7 +5,6 @@ Never knows what an operation does, nor in which message it travels.
 
 from __future__ import annotations
 
-from locum.authority.encoding import FLAG, Shape, blob, blobs, fixed, integer, member, text
 from locum.authority.shapes import (
     AUTHORITIES,
     CERTIFICATES,
@@ -50,6 +49,7 @@ from locum.ike.operations import (
 from locum.ike.payloads2 import MAX_NONCE
 from locum.ike.registry import ADDITIONAL_KEY_EXCHANGES
 from locum.patterns import PATTERN_LIMIT
+from locum.wire.cbor import FLAG, Shape, blob, blobs, fixed, integer, member, text
 
 #: An SPI of an IKE SA, or a cookie.
 SPI_LENGTH = 8

@@ -5,7 +5,6 @@ Never knows what an operation does, nor in which message it travels.
 
 from __future__ import annotations
 
-from locum.authority.encoding import FLAG, Shape, blob, member, members, text
 from locum.authority.shapes import (
     AUTHORITIES,
     CERTIFICATES,
@@ -41,6 +40,7 @@ from locum.tls.operations import (
     StartRequest,
     StartResponse,
 )
+from locum.wire.cbor import FLAG, Shape, blob, member, members, text
 
 #: A key share: X25519MLKEM768 is 1,216 bytes, an ffdhe8192 public value 1,024.
 MAX_SHARE = 4096

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from locum.cli.enroll import app as enroll_app
+from locum.cli.enroll_edge import enroll_edge
 from locum.cli.identity import app as identity_app
 from locum.cli.options import DEFAULT_DATA, ConfigOption, DataOption, JsonOption, actor, new_app, open_store
 from locum.cli.output import moment, print_list, say
@@ -25,6 +26,8 @@ DEFAULT_LIMIT = 50
 
 terminals_app = new_app("The terminals that are enrolled.")
 audit_app = new_app("The audit log: every key use, refusal and change of policy.")
+
+enroll_app.command("edge")(enroll_edge)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As `locum terminals list` shows it.")]
 

@@ -36,28 +36,37 @@ KeepOption = Annotated[
 def demo(context: typer.Context, every_step: EveryStepOption = False, keep: KeepOption = None) -> int | None:
     """Show the main job: a terminal reaches real, unmodified peers through a delegate.
 
-    Without a command all of it is shown: TLS, and IKE where network namespaces and strongSwan can be had. Exit
-    status 0 when all of what was shown worked.
+    Without a command all of it is shown: TLS, IKE where network namespaces and strongSwan can be had, and the key
+    server with nginx and curl where these can be had. Exit status 0 when all of what was shown worked.
     """
     if context.invoked_subcommand is not None:
         return None
 
-    def both(directory: Path, ladder: Ladder) -> bool:
-        from locum.demo.ike import IkeDemo, why_left_out
+    def everything(directory: Path, ladder: Ladder) -> bool:
+        from locum.demo import ike, keyserver
         from locum.demo.scenario import Demo
 
-        for name in ("tls", "ike"):
+        for name in ("tls", "ike", "keyserver"):
             (directory / name).mkdir()
         worked = Demo(directory / "tls", ladder, every_step=every_step).run()
-        ike = IkeDemo(directory / "ike", ladder)
-        ladder.title("The same for IPsec: IKE with strongSwan")
-        ike.install_missing()
-        if reason := why_left_out():
-            ladder.note(f"left out: {reason}", style="yellow")
-            return worked
-        return ike.run() and worked
+        parts = (
+            ("The same for IPsec: IKE with strongSwan", ike.IkeDemo(directory / "ike", ladder), ike.why_left_out),
+            (
+                "TLS servers without a private key, and their key server",
+                keyserver.KeyServerDemo(directory / "keyserver", ladder),
+                keyserver.why_left_out,
+            ),
+        )
+        for title, part, why_left_out in parts:
+            ladder.title(title)
+            part.install_missing()
+            if reason := why_left_out():
+                ladder.note(f"left out: {reason}", style="yellow")
+                continue
+            worked = part.run() and worked
+        return worked
 
-    return _run(both, keep)
+    return _run(everything, keep)
 
 
 @app.command()
@@ -80,6 +89,18 @@ def ike(keep: KeepOption = None) -> int:
         from locum.demo.ike import IkeDemo
 
         return IkeDemo(directory, ladder).run()
+
+    return _run(run, keep)
+
+
+@app.command("keyserver")
+def key_server(keep: KeepOption = None) -> int:
+    """Have locum's edge and an unmodified nginx serve HTTPS with keys that only a key server holds."""
+
+    def run(directory: Path, ladder: Ladder) -> bool:
+        from locum.demo.keyserver import KeyServerDemo
+
+        return KeyServerDemo(directory, ladder).run()
 
     return _run(run, keep)
 

@@ -5,7 +5,6 @@ Never prints a key, and never leaves a terminal enrolled whose credential could 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,7 +32,7 @@ from locum.terminal.credential import (
     save_credential,
 )
 
-app = new_app("Make the credential file of a new terminal.")
+app = new_app("Make the credential of a new terminal or edge.")
 
 
 class Algorithm(StrEnum):
@@ -157,11 +156,7 @@ def _configured(configuration: config.Configuration, secure_path: bool) -> list[
 
 
 def _reachable(endpoint: HostPort) -> DelegateAddress:
-    try:
-        unspecified = ipaddress.ip_address(endpoint.host).is_unspecified
-    except ValueError:
-        unspecified = False
-    if unspecified or endpoint.port == 0:
+    if not endpoint.reachable:
         raise ConfigurationError(
             f"terminals cannot reach a delegate at {endpoint}; say where with --address coap://HOST:PORT, "
             "or with addresses in [delegate] of locum.toml"

@@ -5,14 +5,12 @@ Never prints a private key, and takes no password as an argument, where other us
 
 from __future__ import annotations
 
-import datetime
-import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from locum.cli.chains import chain_of, read_certificates, warn_unfit
 from locum.cli.options import (
     DEFAULT_DATA,
     ConfigOption,
@@ -22,12 +20,10 @@ from locum.cli.options import (
     actor,
     new_app,
     open_store,
-    read_file,
 )
-from locum.cli.output import moment, print_list, say, warn
-from locum.cli.pem import PemBlock, is_private_key, read_blocks
-from locum.errors import ConfigurationError, LocumError
-from locum.handshake import MAX_CERTIFICATES
+from locum.cli.output import moment, print_list, say
+from locum.cli.private_keys import read_private_key
+from locum.errors import ConfigurationError
 from locum.store import Identity, Store
 from locum.store.policies import EVERY_TERMINAL
 
@@ -37,9 +33,6 @@ if TYPE_CHECKING:
     from locum.keys.file import FileKey
 
 app = new_app("Client certificates that the delegate uses for terminals.")
-
-#: Longest password of a private key, in bytes.
-PASSWORD_LIMIT = 1024
 
 
 @app.command("add")
@@ -71,16 +64,16 @@ def add_identity(
     config_file: ConfigOption = None,
 ) -> None:
     """Add a client certificate and its key, which is kept sealed."""
-    private_key, held = _private_key(key, key_password_file)
-    chain = _ordered(cert, _certificates(cert), held.public_key)
-    _check_usable(name, chain, held)
+    read = read_private_key(key, key_password_file, asked_by="--key-password-file")
+    chain = chain_of(cert, read_certificates(cert), read.held.public_key)
+    _check_usable(name, chain, read.held)
     _warn_unfit(chain)
     with open_store(data, config_file, create=True) as store:
         terminals = terminal or _namesake(store, name)
         store.identities.add(
             name,
             chain_pem=_pem(chain),
-            private_key_pem=private_key,
+            private_key_pem=read.pkcs8_pem,
             terminals=terminals,
             peer=peer,
             replace=replace,
@@ -126,96 +119,6 @@ def _namesake(store: Store, name: str) -> list[str]:
     return [name]
 
 
-# --- the private key --------------------------------------------------------------------------------------
-
-
-def _private_key(path: Path, password_file: Path | None) -> tuple[bytes, FileKey]:
-    """The key in `path` as PKCS #8 in PEM without a password, and as it signs."""
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        load_pem_private_key,
-    )
-
-    from locum.keys.file import FileKey
-
-    blocks = [block for block in read_blocks(path) if is_private_key(block)]
-    if len(blocks) != 1:
-        raise ConfigurationError(f"{path}: one private key is needed, and there are {len(blocks)}")
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        warn(f"{path} is open to other users of this machine")
-    data = blocks[0].data
-    password = _password(path, password_file) if _is_encrypted(blocks[0]) else None
-    try:
-        held = FileKey.from_pem(data, password)
-    except LocumError as error:
-        raise ConfigurationError(f"{path}: {error}") from None
-    key = load_pem_private_key(data, password)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), held
-
-
-def _is_encrypted(block: PemBlock) -> bool:
-    # PKCS #8 says so in its label, the older forms in a header (RFC 1421 section 4.6.1.1).
-    return "ENCRYPTED" in block.label or b"Proc-Type: 4,ENCRYPTED" in block.data
-
-
-def _password(path: Path, password_file: Path | None) -> bytes:
-    if password_file is not None:
-        return read_file(password_file, limit=PASSWORD_LIMIT).split(b"\n", 1)[0].rstrip(b"\r")
-    if not sys.stdin.isatty():
-        raise ConfigurationError(f"{path} is encrypted, and there is nobody to ask; give --key-password-file FILE")
-    answer: str = typer.prompt(f"Password of {path}", hide_input=True, err=True)
-    return answer.encode()[:PASSWORD_LIMIT]
-
-
-# --- the chain --------------------------------------------------------------------------------------------
-
-
-def _certificates(path: Path) -> list[x509.Certificate]:
-    from locum.crypto.asymmetric.certificates import load_anchors
-
-    blocks = [block for block in read_blocks(path) if block.label == "CERTIFICATE"]
-    if not 1 <= len(blocks) <= MAX_CERTIFICATES:
-        raise ConfigurationError(
-            f"{path}: 1 to {MAX_CERTIFICATES} certificates are needed, and there are {len(blocks)}"
-        )
-    try:
-        return [load_anchors(block.data)[0] for block in blocks]
-    except LocumError:
-        raise ConfigurationError(f"{path}: a certificate in it cannot be read") from None
-
-
-def _ordered(path: Path, certificates: list[x509.Certificate], public_key: bytes) -> list[x509.Certificate]:
-    """The chain from the certificate of `public_key` upwards, whatever its order in the file was."""
-    from locum.crypto.asymmetric.certificates import public_key_of
-
-    own = next((each for each in certificates if public_key_of(each) == public_key), None)
-    if own is None:
-        raise ConfigurationError(f"{path}: the private key belongs to no certificate in it")
-    chain, rest = [own], [each for each in certificates if each is not own]
-    while rest:
-        issuer = next((each for each in rest if _has_issued(each, chain[-1])), None)
-        if issuer is None:
-            stranger = rest[0].subject.rfc4514_string()
-            raise ConfigurationError(
-                f"{path}: {stranger} is not in the chain above {own.subject.rfc4514_string()}"
-            )
-        chain.append(issuer)
-        rest.remove(issuer)
-    return chain
-
-
-def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
 def _check_usable(name: str, chain: list[x509.Certificate], key: FileKey) -> None:
     """Raise ConfigurationError for what a delegate would leave out."""
     from cryptography.hazmat.primitives.serialization import Encoding
@@ -228,28 +131,14 @@ def _check_usable(name: str, chain: list[x509.Certificate], key: FileKey) -> Non
 
 
 def _warn_unfit(chain: list[x509.Certificate]) -> None:
-    from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    now = datetime.datetime.now(datetime.UTC)
-    for certificate in chain:
-        subject = certificate.subject.rfc4514_string()
-        if certificate.not_valid_after_utc < now:
-            warn(f"{subject} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
-        if certificate.not_valid_before_utc > now:
-            warn(f"{subject} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}")
-    try:
-        purposes = chain[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return
-    useful = {
+    useful = (
         ExtendedKeyUsageOID.CLIENT_AUTH,
         ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
         ExtendedKeyUsageOID.IPSEC_IKE,
-    }
-    if not useful & set(purposes):
-        subject = chain[0].subject.rfc4514_string()
-        warn(f"{subject} is meant neither for TLS clients nor for IPsec (extendedKeyUsage)")
+    )
+    warn_unfit(chain, useful, "neither for TLS clients nor for IPsec")
 
 
 def _pem(chain: list[x509.Certificate]) -> str:

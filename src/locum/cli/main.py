@@ -33,15 +33,21 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("up", "locum.cli.up", "app", "Run a node in the foreground: the delegate and its databases."),
+        Command("up", "locum.cli.up", "app", "Run a node in the foreground: delegate, key server, databases."),
         Command("demo", "locum.cli.demo", "app", "Show the main job on real, unmodified servers."),
-        Command("enroll", "locum.cli.admin", "enroll_app", "Make the credential file of a new terminal."),
+        Command("enroll", "locum.cli.admin", "enroll_app", "Make the credential of a new terminal or edge."),
+        Command("revoke", "locum.cli.revoke", "app", "Cut an edge or a terminal off."),
         Command("terminals", "locum.cli.admin", "terminals_app", "List or remove terminals."),
         Command("trust", "locum.cli.admin", "trust_app", "Trust anchors, pinned keys and CRLs that verify peers."),
         Command("policy", "locum.cli.admin", "policy_app", "Which terminals may talk to which peers."),
         Command("identity", "locum.cli.admin", "identity_app", "Client certificates used for terminals."),
         Command("secret", "locum.cli.admin", "secret_app", "Secrets that terminals share with peers of IKE."),
+        Command("key", "locum.cli.key", "app", "Private keys that the key server uses for edges."),
+        Command("certificate", "locum.cli.certificate", "app", "Certificates that the key server hands out."),
+        Command("edges", "locum.cli.edges", "app", "Who may use which private keys, and how far."),
         Command("audit", "locum.cli.admin", "audit_app", "Read the audit log."),
+        Command("edge", "locum.cli.edge", "app", "Terminate TLS with private keys that are at a key server."),
+        Command("pkcs11", "locum.cli.pkcs11", "app", "Let unmodified servers use private keys at a key server."),
         Command("terminal", "locum.cli.terminal", "app", "Talk TLS or IPsec to a peer through a delegate."),
     )
 }

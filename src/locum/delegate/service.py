@@ -38,7 +38,7 @@ from locum.authority.messages import (
 )
 from locum.authority.port import AuthoritySession
 from locum.authority.remote import PATH
-from locum.delegate.defects import whereabouts
+from locum.defects import whereabouts
 from locum.delegate.journal import Journal
 from locum.delegate.limits import RateLimiter, RateLimits
 from locum.delegate.sessions import Session, SessionLimits, SessionTable

@@ -13,6 +13,7 @@ from typing import Any
 
 from locum.errors import ConfigurationError
 from locum.names import HostPort
+from locum.processes import why_not_bound
 
 #: Kernel buffer for datagrams that arrive while others are worked on, in bytes; the kernel may give less.
 RECEIVE_BUFFER = 4 << 20
@@ -53,7 +54,7 @@ def bind(listen: HostPort) -> BoundSockets:
         except OSError as error:
             if error.errno == errno.EADDRINUSE and not listen.port:
                 continue
-            raise ConfigurationError(f"cannot listen at {listen}: {_explain(error)}") from None
+            raise ConfigurationError(f"cannot listen at {listen}: {why_not_bound(error)}") from None
     raise ConfigurationError(f"cannot listen at {listen}: no port is free for both UDP and TCP")
 
 
@@ -77,13 +78,3 @@ def _bind(family: socket.AddressFamily, address: tuple[Any, ...]) -> BoundSocket
             each.setblocking(False)
         undo.pop_all()
     return BoundSockets(datagram=datagram, stream=stream, address=HostPort(name[0], name[1]))
-
-
-def _explain(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is in use; is another node running? Choose another with --listen"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "not allowed; ports below 1024 need CAP_NET_BIND_SERVICE"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine does not have that address"
-    return error.strerror or str(error)

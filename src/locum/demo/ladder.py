@@ -65,6 +65,11 @@ class Ladder:
     def __init__(self, console: Console) -> None:
         self._console = console
 
+    @property
+    def console(self) -> Console:
+        """Where it prints."""
+        return self._console
+
     def title(self, text: str) -> None:
         """The head of a part of the demo."""
         self._console.print()

@@ -21,8 +21,9 @@ COMMAND_TIMEOUT = 60.0
 
 
 class DemoNode:
-    """`locum up` on a free port of `listen`, with its data in `directory`/node; a context manager.
+    """`locum up` on free ports of `listen`, with its data in `directory`/node; a context manager.
 
+    It is a delegate, unless it is a `key_server`; several of these can share the data. `name` is that of its log.
     `show` is told each command line and what it printed. `configuration` is the content of a locum.toml.
     `interpreter_options` go to the node's Python, a profiler for example. It runs in `namespace`, if there is one.
     """
@@ -32,22 +33,26 @@ class DemoNode:
         directory: Path,
         *,
         listen: str = "127.0.0.1",
+        key_server: bool = False,
+        name: str = "node",
         namespace: Namespace | None = None,
         configuration: str = "",
         interpreter_options: Sequence[str] = (),
         show: Callable[[Sequence[str], str], None] = lambda words, output: None,
     ) -> None:
         self.directory = directory
+        self.name = name
         self._show = show
-        self._arguments = ["up", "--data", DATA, "--listen", f"{listen}:0"]
+        role = ("--no-delegate", "--key-server") if key_server else ("--listen",)
+        self._arguments = ["up", "--data", DATA, *role, f"{listen}:0"]
         if configuration:
-            (directory / "node.toml").write_text(configuration, encoding="utf-8")
-            self._arguments += ["--config", "node.toml"]
+            (directory / f"{name}.toml").write_text(configuration, encoding="utf-8")
+            self._arguments += ["--config", f"{name}.toml"]
         command = [sys.executable, *interpreter_options, "-m", "locum", *self._arguments]
         self.process = BackgroundProcess(
             "locum up",
             command if namespace is None else namespace.command(command),
-            log_path=directory / "node.log",
+            log_path=directory / f"{name}.log",
             ready=lambda log: _ready_line(log) is not None,
             working_directory=directory,
         )
@@ -55,16 +60,33 @@ class DemoNode:
     @property
     def address(self) -> str:
         """The delegate's address, for credential files."""
-        line = _ready_line(self.process.log)
-        if line is None:
-            raise Unavailable("the node is not running")
-        return next(word.removeprefix("delegate=") for word in line.split() if word.startswith("delegate="))
+        return self._announced("delegate")
+
+    @property
+    def key_server(self) -> str:
+        """The key server's address, for the credentials of edges."""
+        return self._announced("keyserver")
+
+    def _announced(self, role: str) -> str:
+        words = (_ready_line(self.process.log) or "").split()
+        found = [word.removeprefix(f"{role}=") for word in words if word.startswith(f"{role}=")]
+        if not found:
+            raise Unavailable(f"the node is not running as a {role}")
+        return found[0]
 
     def start(self) -> Self:
         """Start it and wait until it serves. Raises: Unavailable."""
         self.process.start()
         self._show(("locum", *self._arguments), _ready_line(self.process.log) or "")
         return self
+
+    def restart(self) -> Self:
+        """Start it again where it was, after it has been killed. Raises: Unavailable."""
+        line = _ready_line(self.process.log) or ""
+        addresses = [word.rpartition("=")[2].rpartition("/")[2] for word in line.split() if ":" in word]
+        self._arguments = [addresses[0] if word.endswith(":0") else word for word in self._arguments]
+        self.process.command = [addresses[0] if word.endswith(":0") else word for word in self.process.command]
+        return self.start()
 
     def command(self, *words: str, standard_input: str = "") -> str:
         """Run `locum WORDS` on this node's data and return what it printed. Raises: Unavailable when it fails."""

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -187,9 +187,24 @@ class NginxServer(Server):
 
     unsupported = ("echo", "resume_without_dhe", "middlebox_compatibility", "alpn", "signature_algorithms")
 
-    def __init__(self, directory: Path, options: ServerOptions, *, extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        options: ServerOptions,
+        *,
+        extra: Sequence[str] = (),
+        main: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        key: Callable[[Issued], str] = lambda issued: str(issued.key),
+    ) -> None:
+        """`extra` directives go into the server's block, `main` ones outside of every block; `key` says where each
+        certificate's key is, in nginx's words.
+        """
         self._program = require_program("nginx")
         self._extra = tuple(extra)
+        self._main = tuple(main)
+        self._environment = dict(environment or {})
+        self._key = key
         super().__init__(f"nginx {nginx_version(self._program)}", directory, options)
 
     def start(self) -> Self:
@@ -206,7 +221,7 @@ class NginxServer(Server):
                 [self._program, "-p", self.directory, "-c", configuration, "-e", "stderr"],
                 log_path=log,
                 ready=lambda _: pid_file.exists() and pid_file.stat().st_size > 0,
-                environment={"NGINX": f"{listener.fileno()};"},
+                environment=self._environment | {"NGINX": f"{listener.fileno()};"},
                 inherited=[listener.fileno()],
             ).start()
         return self
@@ -215,7 +230,10 @@ class NginxServer(Server):
         options = self.options
         directives = [f"listen {LOOPBACK}:{self.port} ssl", f"root {self.directory}"]
         for certificate in options.certificates:
-            directives += [f"ssl_certificate {certificate.chain}", f"ssl_certificate_key {certificate.key}"]
+            directives += [
+                f"ssl_certificate {certificate.chain}",
+                f"ssl_certificate_key {self._key(certificate)}",
+            ]
         directives.append("ssl_protocols " + " ".join(_NGINX_VERSIONS[version] for version in options.versions))
         directives.append(f"ssl_session_tickets {'on' if options.tickets else 'off'}")
         if options.client_ca is not None:
@@ -241,6 +259,7 @@ class NginxServer(Server):
         return _NGINX_CONFIGURATION.format(
             # A worker that gave up root could not read pages in a private directory.
             user="user root;" if os.geteuid() == 0 else "",
+            main="\n".join(f"{each};" for each in self._main),
             directory=self.directory,
             directives="\n    ".join(f"{each};" for each in directives),
         )
@@ -248,6 +267,7 @@ class NginxServer(Server):
 
 _NGINX_CONFIGURATION = """\
 {user}
+{main}
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;

@@ -58,6 +58,7 @@ PROGRAMS = {
         Program("nginx", "nginx"),
         Program("curl", "curl"),
         Program("postgres", "postgresql", ("usr/lib/postgresql/*/bin/postgres",)),
+        Program("psql", "postgresql-client"),
         Program("charon-systemd", "charon-systemd"),
         Program("swanctl", "strongswan-swanctl"),
         # Not programs, but charon cannot do without: its cryptography, and ESP where the kernel has none.
@@ -71,6 +72,16 @@ PROGRAMS = {
         Program("unshare", "util-linux"),
         Program("linux.uml", "user-mode-linux"),
         Program("modprobe", "kmod"),
+        # What servers get a remote key with, and a token to keep one in; libraries, most of them.
+        Program("p11-kit", "p11-kit"),
+        Program("p11-kit-client.so", "p11-kit-modules", ("usr/lib*/*/pkcs11/p11-kit-client.so",)),
+        Program("pkcs11-engine", "libengine-pkcs11-openssl", ("usr/lib*/*/engines-*/pkcs11.so",)),
+        Program("pkcs11-tool", "opensc"),
+        Program("softhsm2-util", "softhsm2"),
+        Program("softhsm2.so", "libsofthsm2", ("usr/lib*/softhsm/libsofthsm2.so",)),
+        Program("apache2", "apache2-bin"),
+        Program("gnutls-cli", "gnutls-bin"),
+        Program("gnutls-serv", "gnutls-bin"),
     )
 }
 

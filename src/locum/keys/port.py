@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from locum.keyless.operations import KeyOperation
+
 
 class PrivateKey(Protocol):
     """A private key that signs, and decrypts where IKE wants that. Its `repr` shows nothing of it."""
@@ -32,5 +34,22 @@ class PrivateKey(Protocol):
         Rejection is implicit: what was not encrypted to this key comes out as other bytes, without an error.
         Raises: Refused when the key cannot or may not decrypt, or the ciphertext does not fit it; Unavailable or
         TimedOut when its holder cannot be reached.
+        """
+        ...
+
+
+class KeyHolder(Protocol):
+    """Whoever performs operations with one private key, near or far, in its own time. Its `repr` shows nothing."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The SubjectPublicKeyInfo in DER."""
+        ...
+
+    async def perform(self, operation: KeyOperation) -> bytes:
+        """Perform one operation; returns the signature, the decrypted message or the master secret.
+
+        Raises: Refused when the key cannot or may not do that; Unavailable or TimedOut when its holder cannot be
+        reached or does not answer in time.
         """
         ...

@@ -112,6 +112,47 @@ class DelegateSection(_Section):
         return self
 
 
+class UpstreamSection(_Section):
+    """[[keyserver.upstream]]: another key server, whose keys this one offers as its own (C7)."""
+
+    #: The directory with the credential that this key server has as an edge of the other one.
+    credential: Annotated[Path, Field(strict=False)]
+    #: Which of the servers in the credential is asked: the first that is up, or the one with the least to do.
+    policy: Literal["ordered", "least"] = "least"
+
+
+class KeyServerSection(_Section):
+    """[keyserver]: where it listens, which keys it has, and how much it does for one edge and for all.
+
+    Limits are those of each of its processes.
+    """
+
+    #: The keyless protocol over TCP and TLS; without it there is no key server. Port 0 takes a free one.
+    listen: Endpoint | None = None
+    #: How edges reach it: for its certificate, and for the credentials of edges.
+    addresses: Annotated[tuple[Endpoint, ...], Field(max_length=ADDRESSES_LIMIT, strict=False)] = ()
+    #: One for each processor that the node may use, unless given.
+    processes: int | None = Field(default=None, ge=1, le=1024)
+    #: A directory with private keys in PEM, beside those in the database.
+    key_directory: Annotated[Path | None, Field(strict=False)] = None
+    #: Signatures over MD5 with SHA-1, SHA-1 and SHA-224, for clients that know nothing better.
+    legacy_hashes: bool = False
+    #: Requests of one edge per second in the long run, where its enrolment does not say otherwise.
+    requests_per_second: float = Field(default=100_000.0, gt=0.0, le=10_000_000.0)
+    #: Connections at once, and of these, such that have not said yet who they are.
+    max_connections: int = Field(default=4096, ge=1, le=100_000)
+    max_handshakes: int = Field(default=512, ge=1, le=100_000)
+    #: Seconds for the TLS handshake, for the rest of a message that has begun, and without any message.
+    handshake_seconds: float = Field(default=10.0, gt=0.0, le=300.0)
+    message_seconds: float = Field(default=10.0, gt=0.0, le=300.0)
+    idle_seconds: float = Field(default=600.0, gt=0.0, le=86_400.0)
+    #: Seconds that operations in flight have to finish when the node ends.
+    drain_seconds: float = Field(default=5.0, ge=0.0, le=300.0)
+    #: Seconds between two looks at the databases: a change, such as an edge that is revoked, takes effect within.
+    poll_seconds: float = Field(default=0.25, ge=0.05, le=60.0)
+    upstream: Annotated[tuple[UpstreamSection, ...], Field(max_length=16, strict=False)] = ()
+
+
 class TlsSection(_Section):
     """[tls]: what the delegate lets its terminals negotiate, the preferred first. Empty lists restrict nothing."""
 
@@ -151,6 +192,7 @@ class Configuration(_Section):
 
     node: NodeSection = NodeSection()
     delegate: DelegateSection = DelegateSection()
+    keyserver: KeyServerSection = KeyServerSection()
     tls: TlsSection = TlsSection()
     ike: IkeSection = IkeSection()
     log: LogSection = LogSection()

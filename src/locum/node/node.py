@@ -6,23 +6,23 @@ Never knows a protocol: what is answered, and how, is the business of the roles.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from locum.authority.local import IkeOptions, LocalOptions
-from locum.delegate.audit import AuditWriter
+from locum.defects import whereabouts
 from locum.delegate.channels import Channels
 from locum.delegate.databases import Databases
-from locum.delegate.defects import whereabouts
 from locum.delegate.endpoint import Endpoint
 from locum.delegate.journal import Journal
 from locum.delegate.limits import RateLimits
@@ -30,15 +30,20 @@ from locum.delegate.service import DelegateService
 from locum.delegate.sessions import SessionLimits
 from locum.delegate.sockets import BoundSockets, bind
 from locum.errors import ConfigurationError
+from locum.hardening import harden
 from locum.ike import algorithms
+from locum.keyserver import server as keyserver
+from locum.keyserver.limits import Limits
+from locum.keyserver.server import UpstreamOptions
 from locum.link.exchange import TransmissionParameters
 from locum.names import HostPort
 from locum.node import config, logs
-from locum.node.config import Configuration, IkeSection, TlsSection
-from locum.node.hardening import harden
+from locum.node.config import Configuration, DelegateSection, IkeSection, KeyServerSection, TlsSection
 from locum.node.lock import DataLock
+from locum.processes import Ready, Reservation, Worker, supervise
 from locum.runtime import tune_collector
 from locum.store import Store, make_data_directory, open_node_store
+from locum.store.audit_writer import AuditWriter
 from locum.store.records import AuditEntry
 
 log = logging.getLogger(__name__)
@@ -55,29 +60,134 @@ REPORT_SECONDS = 60.0
 #: IKEv1 has no numbers for these.
 _IKE_2_ONLY = (algorithms.CURVE25519, algorithms.CURVE448)
 
-Announce = Callable[[HostPort], None]
+#: The workers of a node with several processes.
+DELEGATE, KEY_SERVER = "delegate", "keyserver"
+#: Seconds that processes have to end, beyond what they are told to drain within.
+ENDING_SECONDS = 10.0
 
 
-def run(data_dir: Path, config_file: Path | None, listen: HostPort | None, *, announce: Announce) -> None:
-    """Run a node on `data_dir` until SIGTERM or SIGINT; `announce` gets the delegate's address once it serves.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Where the roles of a node that serves are reached; None for one that it does not have."""
 
-    `listen` overrides the configuration. Raises: LocumError, with one line, when it cannot start.
+    delegate: HostPort | None = None
+    key_server: HostPort | None = None
+
+
+Announce = Callable[[Running], None]
+Endpoints = list[tuple[BoundSockets, bool]]
+
+
+def run(
+    data_dir: Path,
+    config_file: Path | None,
+    *,
+    listen: HostPort | None = None,
+    key_server: HostPort | None = None,
+    delegate: bool = True,
+    announce: Announce,
+) -> None:
+    """Run a node on `data_dir` until SIGTERM or SIGINT; `announce` is told where once all of it serves.
+
+    `listen`, of the delegate, and `key_server` override the configuration. Without a delegate several nodes may
+    run on the same data directory. Raises: LocumError, with one line, when it cannot start.
     """
-    harden()
+    complaints = harden()
     configuration = config.load(data_dir, config_file)
     logs.configure(level=configuration.log.level, form=configuration.log.format)
+    for complaint in complaints:
+        log.warning(complaint)
+    keys_at = key_server or configuration.keyserver.listen
+    if not delegate and keys_at is None:
+        raise ConfigurationError("without the delegate there is nothing to run; add --key-server ADDR:PORT")
     make_data_directory(data_dir)
-    with DataLock(data_dir), open_node_store(data_dir, configuration.node.database) as store:
-        uvloop.run(Node(configuration, store, listen or configuration.delegate.listen).run(announce))
+    with contextlib.ExitStack() as stack:
+        endpoints: Endpoints = []
+        if delegate:
+            stack.enter_context(DataLock(data_dir))
+            endpoints = bind_endpoints(configuration.delegate, listen or configuration.delegate.listen)
+        if keys_at is None:
+            where = Running(delegate=endpoints[0][0].address)
+            _run_delegate(data_dir, configuration, endpoints, lambda: announce(where))
+            return
+        place = Reservation(keys_at)
+        where = Running(delegate=endpoints[0][0].address if delegate else None, key_server=place.address)
+        supervise(
+            _workers(data_dir, configuration, endpoints, place),
+            announce=lambda _: announce(where),
+            grace=max(DRAIN_SECONDS, configuration.keyserver.drain_seconds) + ENDING_SECONDS,
+        )
+
+
+def _workers(
+    data_dir: Path, configuration: Configuration, endpoints: Endpoints, place: Reservation
+) -> list[Worker]:
+    """The processes of a node with a key server. None of them is the parent, which so never sees a key."""
+    options = key_server_options(configuration.keyserver, place.address)
+
+    def delegate(ready: Ready) -> None:
+        _run_delegate(data_dir, configuration, endpoints, lambda: ready(""))
+
+    def key_server(ready: Ready) -> None:
+        for sockets, _ in endpoints:
+            sockets.close()
+        with open_node_store(data_dir, configuration.node.database) as store:
+            keyserver.run(store, place.listener(), options, lambda: ready(""))
+
+    processes = configuration.keyserver.processes or len(os.sched_getaffinity(0))
+    workers = [Worker(name=f"{KEY_SERVER}-{number}", run=key_server) for number in range(1, processes + 1)]
+    return [Worker(name=DELEGATE, run=delegate), *workers] if endpoints else workers
+
+
+def _run_delegate(
+    data_dir: Path, configuration: Configuration, endpoints: Endpoints, ready: Callable[[], None]
+) -> None:
+    with open_node_store(data_dir, configuration.node.database) as store:
+        uvloop.run(Node(configuration, store, endpoints).run(ready))
+
+
+def bind_endpoints(settings: DelegateSection, listen: HostPort) -> Endpoints:
+    """The sockets of every endpoint, and whether it is protected; the first is. Raises: ConfigurationError."""
+    bound = [(bind(listen), True)]
+    if settings.secure_path_listen is not None:
+        try:
+            bound.append((bind(settings.secure_path_listen), False))
+        except ConfigurationError:
+            bound[0][0].close()
+            raise
+    return bound
+
+
+def key_server_options(settings: KeyServerSection, address: HostPort) -> keyserver.Options:
+    """What [keyserver] says, for each of its processes; `address` is where they listen."""
+    reached = (*settings.addresses, address)
+    return keyserver.Options(
+        names=tuple(dict.fromkeys(each.host for each in reached if each.reachable)),
+        limits=Limits(
+            rate=settings.requests_per_second,
+            connections=settings.max_connections,
+            handshakes=settings.max_handshakes,
+            handshake_seconds=settings.handshake_seconds,
+            message_seconds=settings.message_seconds,
+            idle_seconds=settings.idle_seconds,
+        ),
+        legacy_hashes=settings.legacy_hashes,
+        key_directory=settings.key_directory,
+        upstreams=tuple(
+            UpstreamOptions(credential=each.credential, policy=each.policy) for each in settings.upstream
+        ),
+        poll_seconds=settings.poll_seconds,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 class Node:
-    """Everything that runs, and in which order it begins and ends."""
+    """A delegate's process: everything that runs in it, and in which order it begins and ends."""
 
-    def __init__(self, configuration: Configuration, store: Store, listen: HostPort) -> None:
+    def __init__(self, configuration: Configuration, store: Store, bound: Endpoints) -> None:
         settings = configuration.delegate
         self._settings = settings
-        self._listen = listen
+        self._bound = bound
         self._channels = Channels(store.terminals, clock=time.monotonic)
         self._databases = Databases(
             store,
@@ -104,22 +214,21 @@ class Node:
         self._endpoints: list[Endpoint] = []
         self._stopping = asyncio.Event()
 
-    async def run(self, announce: Announce) -> None:
-        """Serve until told to stop. Raises: LocumError when it cannot begin."""
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until told to stop; `ready` is called when it serves. Raises: LocumError when it cannot begin."""
         self._databases.use(self._databases.read())
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_defect)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        bound = self._bind()
         self._audit.start()
         try:
-            for sockets, protected in bound:
+            for sockets, protected in self._bound:
                 endpoint = self._endpoint(sockets, protected=protected)
                 self._endpoints.append(endpoint)
                 await endpoint.start()
             tune_collector()
-            announce(self._endpoints[0].address)
+            ready()
             log.info("started", extra={"delegate": self._endpoints[0].address})
             await self._work()
         finally:
@@ -128,17 +237,6 @@ class Node:
     def _serves(self, terminal: str, plain: bool) -> bool:
         serves = self._channels.serves
         return serves(terminal) or (self._databases.look() and serves(terminal))
-
-    def _bind(self) -> list[tuple[BoundSockets, bool]]:
-        """The sockets of every endpoint, the protected one first. Raises: ConfigurationError."""
-        bound = [(bind(self._listen), True)]
-        if self._settings.secure_path_listen is not None:
-            try:
-                bound.append((bind(self._settings.secure_path_listen), False))
-            except ConfigurationError:
-                bound[0][0].close()
-                raise
-        return bound
 
     def _endpoint(self, sockets: BoundSockets, *, protected: bool) -> Endpoint:
         if not protected:

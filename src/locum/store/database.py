@@ -18,8 +18,10 @@ from sqlalchemy.engine import URL
 
 from locum.crypto.symmetric import AuthenticationFailed
 from locum.errors import ConfigurationError, Unavailable
-from locum.store import identities, policies, schema, secrets, trust
+from locum.store import certificates, edges, identities, internal, keys, policies, schema, secrets, trust
 from locum.store.audit import AuditLog
+from locum.store.certificates import ServedCertificates
+from locum.store.edges import Edges
 from locum.store.engine import (
     connect,
     database_url,
@@ -30,9 +32,11 @@ from locum.store.engine import (
     use_write_ahead_log,
 )
 from locum.store.identities import Identities
+from locum.store.internal import Internal
+from locum.store.keys import PrivateKeys
 from locum.store.migration import current_revision, migrate
 from locum.store.policies import Policies
-from locum.store.records import AuditEntry, Snapshot
+from locum.store.records import AuditEntry, KeyServerSnapshot, Snapshot
 from locum.store.sealing import NODE_KEY_FILE, NodeKey, Sealer, load_node_key
 from locum.store.secrets import SharedSecrets
 from locum.store.terminals import Terminals
@@ -59,6 +63,10 @@ class Store:
         self.policies = Policies(engine, sealer, now)
         self.identities = Identities(engine, sealer, now)
         self.secrets = SharedSecrets(engine, sealer, now)
+        self.keys = PrivateKeys(engine, sealer, now)
+        self.certificates = ServedCertificates(engine, sealer, now)
+        self.edges = Edges(engine, sealer, now)
+        self.internal = Internal(engine, sealer, now)
         self.audit = AuditLog(engine, sealer, now)
 
     @classmethod
@@ -106,6 +114,19 @@ class Store:
                 policies=policies.read_all(connection),
                 identities=identities.read_all(connection, self._sealer),
                 shared_secrets=secrets.read_all(connection, self._sealer),
+            )
+
+    def key_server_snapshot(self) -> KeyServerSnapshot:
+        """Everything that a key server decides by and works with, as of one moment."""
+        with transaction(self._engine, writing=False) as connection:
+            ca_certificate, ticket_root = internal.read_all(connection, self._sealer)
+            return KeyServerSnapshot(
+                generation=_generation(connection),
+                keys=keys.read_all(connection, self._sealer),
+                certificates=certificates.read_all(connection),
+                edges=edges.read_all(connection),
+                ca_certificate=ca_certificate,
+                ticket_root=ticket_root,
             )
 
     def audit_many(self, entries: Iterable[AuditEntry]) -> None:

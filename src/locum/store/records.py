@@ -31,6 +31,42 @@ class SharedSecretKind(StrEnum):
     POST_QUANTUM = "ppk"
 
 
+class Allow(StrEnum):
+    """What an edge may ask of a private key: operations bound to TLS, raw ones, or both (X3)."""
+
+    BOUND = "bound"
+    RAW = "raw"
+    BOTH = "both"
+
+    @property
+    def bound(self) -> bool:
+        """True when operations are allowed whose content the key server builds or checks itself."""
+        return self is not Allow.RAW
+
+    @property
+    def raw(self) -> bool:
+        """True when operations are allowed on content that the edge brings."""
+        return self is not Allow.BOUND
+
+
+class EdgeRole(StrEnum):
+    """Whose handshakes an edge may have signed: a TLS server's, a TLS client's (C8), or both."""
+
+    SERVER = "server"
+    CLIENT = "client"
+    BOTH = "both"
+
+    @property
+    def server(self) -> bool:
+        """True when the edge may be a TLS server."""
+        return self is not EdgeRole.CLIENT
+
+    @property
+    def client(self) -> bool:
+        """True when the edge may be a TLS client."""
+        return self is not EdgeRole.SERVER
+
+
 class Outcome(StrEnum):
     """How something that is audited ended."""
 
@@ -125,6 +161,91 @@ class SharedSecret:
     required: bool
     secret: bytes = field(repr=False)
     added: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """A private key that the key server uses for edges (C1, C2).
+
+    `kind` is a word as ``rsa2048`` or ``p256``; `public_key` a SubjectPublicKeyInfo in DER. `ski`, 20 bytes, and
+    `digest`, 64 hexadecimal digits, are its names in the keyless protocol. `private_key` is PKCS #8 in DER without
+    a passphrase, or None for a key that stays in the PKCS #11 `token` (a URI of RFC 7512, X6), else empty.
+    """
+
+    id: int
+    name: str
+    kind: str
+    public_key: bytes
+    ski: bytes
+    digest: str
+    private_key: bytes | None = field(repr=False)
+    token: str
+    added: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedCertificate:
+    """A certificate that the key server may hand to edges (C3).
+
+    `names` are its DNS names in lower case, perhaps with ``*.`` in front, and its IP addresses. `chain` is in DER,
+    the certificate itself first; `ski` that of its key. `ocsp` is an OCSP response in DER, or empty. `not_after`
+    is when the first certificate of the chain ends.
+    """
+
+    id: int
+    name: str
+    names: tuple[str, ...]
+    chain: tuple[bytes, ...]
+    ski: bytes
+    ocsp: bytes
+    not_after: float
+    added: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """One who may use private keys without having them, and how far (X3).
+
+    `fingerprint` is the SHA-256 of its client certificate in hexadecimal, `not_after` the end of that. `keys` are
+    names of keys, or ``("*",)`` for all that there are and will be. `certificates` says that it may fetch those
+    (C3). `rate` is how many operations it may ask per second in the long run, 0 for the server's default.
+    """
+
+    id: int
+    name: str
+    fingerprint: str
+    not_after: float
+    allow: Allow
+    roles: EdgeRole
+    keys: tuple[str, ...]
+    certificates: bool
+    rate: float
+    created: float
+    revoked: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkAuthority:
+    """The CA of the link between edges and key servers (C6): certificate, and private key as PKCS #8, in DER."""
+
+    certificate: bytes
+    private_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyServerSnapshot:
+    """Everything that a key server decides by and works with, as it was at one generation.
+
+    `ca_certificate` is that of the link's CA in DER, empty before there is one. `ticket_root`, 32 bytes, is what
+    the keys of session tickets are derived from, empty before it is needed.
+    """
+
+    generation: int
+    keys: tuple[StoredKey, ...]
+    certificates: tuple[ServedCertificate, ...]
+    edges: tuple[Edge, ...]
+    ca_certificate: bytes
+    ticket_root: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 #: The newest migration. A database that is here already is opened without loading Alembic.
-HEAD = "0002"
+HEAD = "0003"
 
 #: The only row of `meta`.
 META_ID = 1
@@ -173,6 +173,76 @@ shared_secrets = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_shared_secrets_terminal_id", shared_secrets.c.terminal_id)
+
+#: The private keys of the key server. One that stays in a PKCS #11 token has its URI here and nothing sealed.
+private_keys = Table(
+    "private_keys",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("kind", String(32), nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("ski", LargeBinary(20), nullable=False, unique=True),
+    Column("digest", String(64), nullable=False),
+    Column("sealed_private_key", LargeBinary),
+    Column("token", String(2048), nullable=False),
+    Column("added", Float(53), nullable=False),
+    CheckConstraint("(sealed_private_key IS NULL) = (token <> '')", name="place"),
+    sqlite_autoincrement=True,
+)
+
+#: Certificates that the key server hands out; `names` has one in each line, `chain` is a CBOR array of DER.
+served_certificates = Table(
+    "served_certificates",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("names", Text, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    Column("ski", LargeBinary(20), nullable=False),
+    Column("ocsp", LargeBinary, nullable=False),
+    Column("not_after", Float(53), nullable=False),
+    Column("added", Float(53), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+edges = Table(
+    "edges",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("fingerprint", String(64), nullable=False, unique=True),
+    Column("not_after", Float(53), nullable=False),
+    Column("allow", String(8), nullable=False),
+    Column("roles", String(8), nullable=False),
+    Column("all_keys", Boolean, nullable=False),
+    Column("certificates", Boolean, nullable=False),
+    Column("rate", Float(53), nullable=False),
+    Column("created", Float(53), nullable=False),
+    Column("revoked", Float(53)),
+    CheckConstraint("allow IN ('bound', 'raw', 'both')", name="allow"),
+    CheckConstraint("roles IN ('server', 'client', 'both')", name="roles"),
+    CheckConstraint("rate >= 0", name="rate"),
+    sqlite_autoincrement=True,
+)
+
+#: Which keys an edge may use, unless all, by their names: a key may also be in a directory, or at another server.
+edge_keys = Table(
+    "edge_keys",
+    metadata,
+    Column("edge_id", _Id, ForeignKey("edges.id", ondelete="CASCADE"), primary_key=True),
+    Column("key_name", String(64), primary_key=True),
+)
+
+#: What nodes that share a database have in common without anybody having set it: see `store.internal`.
+internal_secrets = Table(
+    "internal_secrets",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("public", LargeBinary, nullable=False),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("created", Float(53), nullable=False),
+)
 
 #: Append-only: triggers refuse to change or delete a row.
 audit = Table(

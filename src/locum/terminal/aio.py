@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Unpack
 
 from locum.errors import LocumError, TimedOut
 from locum.terminal.aio_channel import AsyncChannel
-from locum.terminal.aio_transport import PeerProtocol, TlsTransport
+from locum.terminal.aio_transport import TlsTransport
 from locum.terminal.channel import CONNECT_TIMEOUT
 from locum.terminal.connecting import (
     AskDelegate,
@@ -31,6 +31,7 @@ from locum.terminal.device import Authority, Device
 from locum.terminal.negotiation import Established, SessionKeys
 from locum.terminal.options import TlsOptions
 from locum.terminal.steps import Observer
+from locum.tls_transport import Wire
 
 #: Bytes that `StreamReader` keeps before it pauses the peer (twice this is the most), and its longest line.
 STREAM_LIMIT = 65_536
@@ -131,9 +132,9 @@ class _Driver:
         self._port = port
         self._timeout = timeout
         self._deadline = asyncio.get_running_loop().time() + timeout
-        self._wire: PeerProtocol | None = None
+        self._wire: Wire | None = None
 
-    async def run(self, steps: Generator[Step, Any, Established]) -> tuple[PeerProtocol, Established]:
+    async def run(self, steps: Generator[Step, Any, Established]) -> tuple[Wire, Established]:
         """The TCP connection and the session on it. Raises: LocumError; TCP is closed then."""
         try:
             established = await self._drive(steps)
@@ -196,7 +197,7 @@ class _Driver:
 
     async def _dial(self) -> str:
         loop = asyncio.get_running_loop()
-        _, self._wire = await loop.create_connection(PeerProtocol, self._host, self._port)
+        _, self._wire = await loop.create_connection(Wire, self._host, self._port)
         return self._wire.peer_address
 
     def _hang_up(self) -> None:

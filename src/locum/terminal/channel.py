@@ -6,8 +6,6 @@ Never opens a socket, and never looks into a payload; both drivers, asyncio and 
 from __future__ import annotations
 
 import ipaddress
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import field
 
@@ -18,6 +16,7 @@ from locum.link.coap import MAXIMUM_BODY, Framing
 from locum.link.exchange import TransmissionParameters
 from locum.terminal.credential import DelegateCredential
 from locum.terminal.steps import Cost
+from locum.text import what_failed
 from locum.values import dataclass
 
 #: Seconds that connecting to a peer, handshake included, may take unless the caller says otherwise.
@@ -60,13 +59,6 @@ class DelegateFailed(Unavailable):
         super().__init__(f"delegate {delegate}: {_reason(reason)}")
         self.delegate = delegate
         self.refused = isinstance(reason, Refused)
-
-
-def what_failed(error: OSError) -> str:
-    """What the system says of an error, without the addresses and calls that event loops add."""
-    if error.errno and not isinstance(error, socket.gaierror):
-        return os.strerror(error.errno)
-    return error.strerror or str(error) or type(error).__name__
 
 
 def _reason(reason: LocumError | OSError | str) -> str:

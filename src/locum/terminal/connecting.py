@@ -21,13 +21,13 @@ from locum.terminal.channel import (
     Answer,
     Attempts,
     DelegateFailed,
-    what_failed,
 )
 from locum.terminal.device import C, Device
 from locum.terminal.flow import Flow
 from locum.terminal.negotiation import Established, Negotiation, Wants
 from locum.terminal.options import TlsOptions, configuration
 from locum.terminal.steps import Actor, Observer, StepName, TerminalStep
+from locum.text import what_failed
 from locum.tls.connection import ClientConnection
 from locum.values import dataclass
 

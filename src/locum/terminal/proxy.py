@@ -10,15 +10,13 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import field
-from typing import cast
 
 from locum.errors import ConfigurationError, LocumError, Unavailable
 from locum.names import HostPort
+from locum.relay import Relay, TlsSide, set_reset
 from locum.terminal.aio import Terminal
-from locum.terminal.aio_transport import TlsTransport
 from locum.terminal.cipher_keys import MAXIMUM_SESSION_KEYS
 from locum.terminal.options import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, TlsOptions, configuration
 from locum.values import dataclass
@@ -31,8 +29,6 @@ DRAIN_TIMEOUT = 3.0
 
 #: Seconds before the next attempt when the system has no descriptor for another connection.
 ACCEPT_PAUSE = 0.2
-
-_RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +116,7 @@ class Proxy:
         options = self._options
         try:
             tls, outer = await self._terminal.create_connection(
-                _Outside, options.to.host, options.to.port, **options.tls
+                TlsSide, options.to.host, options.to.port, **options.tls
             )
         except LocumError as error:
             self._report(str(error))
@@ -130,16 +126,16 @@ class Proxy:
             _reset(inside)
             raise
         loop = asyncio.get_running_loop()
-        pipe = _Pipe(inside, tls, outer, idle_timeout=options.idle_timeout)
+        relay = Relay(tls, outer, idle_timeout=options.idle_timeout)
         try:
-            await loop.connect_accepted_socket(lambda: pipe.inner, inside)
-            error_at_end = await pipe.done
+            await loop.connect_accepted_socket(lambda: relay.inner, inside)
+            error_at_end = await relay.done
             if error_at_end is not None:
                 self._report(str(error_at_end))
         except OSError as error:
             self._report(f"the program's connection: {error.strerror}")
         finally:
-            pipe.close()
+            relay.close()
             await asyncio.wait([outer.lost], timeout=DRAIN_TIMEOUT)
 
     async def _drain(self) -> None:
@@ -150,187 +146,8 @@ class Proxy:
             await asyncio.wait(self._relays, timeout=2 * DRAIN_TIMEOUT)
 
 
-class _Pipe:
-    """Both ends of one relayed connection, and what ends it."""
-
-    def __init__(self, sock: socket.socket, tls: TlsTransport, outer: _Outside, *, idle_timeout: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._socket = sock
-        self.inner = _Inside(self)
-        self.outer = outer
-        self.tls = tls
-        #: Set when the connection is over, to what went wrong.
-        self.done: asyncio.Future[Exception | None] = self._loop.create_future()
-        self._idle_timeout = idle_timeout
-        self._active = self._loop.time()
-        self._timer = self._loop.call_later(idle_timeout, self._check_idle)
-
-    def touch(self) -> None:
-        """Bytes have passed."""
-        self._active = self._loop.time()
-
-    def ended(self, error: Exception | None) -> None:
-        """One of the two connections is gone."""
-        if not self.done.done():
-            self.done.set_result(error)
-
-    def reset(self) -> None:
-        """End the program's connection in a way that it cannot take for an orderly end."""
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.inner.abort()
-
-    def close(self) -> None:
-        """End both connections in order."""
-        self._timer.cancel()
-        self.inner.close()
-        self.tls.close()
-
-    def _check_idle(self) -> None:
-        left = self._active + self._idle_timeout - self._loop.time()
-        if left <= 0:
-            self.ended(Unavailable(f"closed after {self._idle_timeout:g} s without a byte"))
-        else:
-            self._timer = self._loop.call_later(left, self._check_idle)
-
-
-class _Outside(asyncio.Protocol):
-    """What comes from the peer. Until the program is attached, it is kept, and the peer is paused."""
-
-    def __init__(self) -> None:
-        self._pipe: _Pipe | None = None
-        self._tls: asyncio.Transport | None = None
-        self._early: list[bytes] = []
-        self._ended = False
-        #: Set when the connection to the peer is gone, to what went wrong.
-        self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, TlsTransport)
-        self._tls = transport
-        transport.pause_reading()
-
-    def attach(self, pipe: _Pipe) -> None:
-        """The program is there: hand over what came early."""
-        assert self._tls is not None
-        self._pipe = pipe
-        for data in self._early:
-            pipe.inner.write(data)
-        self._early.clear()
-        if self._ended:
-            pipe.inner.write_eof()
-        if self.lost.done():
-            self._tell_lost(pipe, self.lost.result())
-        else:
-            self._tls.resume_reading()
-
-    def data_received(self, data: bytes) -> None:
-        if self._pipe is None:
-            self._early.append(data)
-            return
-        self._pipe.touch()
-        self._pipe.inner.write(data)
-
-    def eof_received(self) -> bool:
-        self._ended = True
-        if self._pipe is not None:
-            self._pipe.inner.write_eof()
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set_result(exc)
-        if self._pipe is not None:
-            self._tell_lost(self._pipe, exc)
-
-    def _tell_lost(self, pipe: _Pipe, exc: Exception | None) -> None:
-        # Whoever has closed its own direction may find the other one ended without ceremony: many servers do so.
-        if exc is not None and not pipe.inner.ended:
-            pipe.reset()
-            pipe.ended(exc)
-        else:
-            pipe.ended(None)
-
-    def pause_writing(self) -> None:
-        if self._pipe is not None:
-            self._pipe.inner.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self._pipe is not None:
-            self._pipe.inner.resume_reading()
-
-
-class _Inside(asyncio.Protocol):
-    """What comes from the program."""
-
-    def __init__(self, pipe: _Pipe) -> None:
-        self._pipe = pipe
-        self._transport: asyncio.Transport | None = None
-        #: True when the program has closed its direction.
-        self.ended = False
-        self._end_sent = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._pipe.outer.attach(self._pipe)
-
-    def data_received(self, data: bytes) -> None:
-        self._pipe.touch()
-        self._pipe.tls.write(data)
-
-    def eof_received(self) -> bool:
-        self.ended = True
-        self._pipe.tls.write_eof()
-        if self._end_sent:
-            self._pipe.ended(None)
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._pipe.ended(None)
-
-    def pause_writing(self) -> None:
-        self._pipe.tls.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._pipe.tls.resume_reading()
-
-    def write(self, data: bytes) -> None:
-        """To the program."""
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def write_eof(self) -> None:
-        """The peer has ended its direction."""
-        self._end_sent = True
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
-        if self.ended:
-            self._pipe.ended(None)
-
-    def pause_reading(self) -> None:
-        """The peer does not keep up."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """The peer keeps up again."""
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    def abort(self) -> None:
-        """Drop the connection."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self) -> None:
-        """Close the connection after what was written to it."""
-        if self._transport is not None:
-            self._transport.close()
-
-
 def _reset(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    set_reset(sock)
     sock.close()
 
 

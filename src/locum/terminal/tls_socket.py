@@ -19,9 +19,9 @@ from typing import IO, Any
 
 from locum.crypto.symmetric import Buffer
 from locum.errors import LocumError, OperationError, TimedOut, Unavailable
-from locum.terminal.channel import what_failed
 from locum.terminal.cipher_keys import SessionKey
 from locum.terminal.negotiation import Established, SessionKeys
+from locum.text import what_failed
 from locum.tls.connection import ClientConnection, CloseReceived, DataReceived, Event, TicketReceived
 from locum.tls.registry import ProtocolVersion
 from locum.tls.session import SessionInfo, SessionTicket

@@ -1,14 +1,23 @@
-"""What both versions of the client settle alike: application protocol, record sizes, the chain and the verdict."""
+"""What both versions settle alike: application protocol, record sizes, the chain and the verdict."""
 
 from __future__ import annotations
 
 from locum.errors import DecodeError, OperationError
-from locum.handshake import MAX_CHAIN, Ask, PeerChain, PeerRejected, Request, Response, Verdict, expect
+from locum.handshake import (
+    MAX_CHAIN,
+    Ask,
+    PeerAuthentication,
+    PeerChain,
+    PeerRejected,
+    Request,
+    Response,
+    Verdict,
+    expect,
+)
 from locum.tls.alerts import IllegalParameter
 from locum.tls.configuration import MIN_RECORD_SIZE_LIMIT
 from locum.tls.extensions import Extensions, parse_alpn, parse_u16
 from locum.tls.offer import Offer
-from locum.tls.operations import AuthenticateRequest
 from locum.tls.record import MAX_PLAINTEXT
 from locum.tls.registry import ExtensionType, ProtocolVersion
 from locum.tls.steps import Handshake, RecordLimits
@@ -25,15 +34,11 @@ def selected_protocol(offer: Offer, answers: Extensions) -> str | None:
     return names[0]
 
 
-def agreed_limits(
-    offer: Offer, answers: Extensions, version: ProtocolVersion = ProtocolVersion.TLS_1_3
-) -> RecordLimits | None:
-    """What both sides may send, when both named a record_size_limit (RFC 8449 section 4).
+def agreed_limits(ours: int | None, data: bytes | None, version: ProtocolVersion) -> RecordLimits | None:
+    """What both sides may send, when both named a record_size_limit: `ours`, and the peer's extension `data`.
 
-    In TLS 1.3 the limit counts the content type, so one byte less is content.
+    In TLS 1.3 the limit counts the content type, so one byte less is content (RFC 8449 section 4).
     """
-    data = answers.get(ExtensionType.RECORD_SIZE_LIMIT)
-    ours = offer.configuration.record_size_limit
     if data is None or ours is None:
         return None
     theirs = parse_u16(data)
@@ -45,7 +50,7 @@ def agreed_limits(
     )
 
 
-def ask_accepted(authenticate: AuthenticateRequest, *more: Request) -> Handshake[tuple[Response, ...]]:
+def ask_accepted(authenticate: PeerAuthentication, *more: Request) -> Handshake[tuple[Response, ...]]:
     """Ask for a verdict and, in the same round trip, for what depends on it.
 
     Raises: PeerRejected when the peer is not authentic or not allowed (fig 5 S11, S19).

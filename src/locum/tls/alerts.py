@@ -98,6 +98,22 @@ class UnsupportedVersion(Incompatible):
     """The peer speaks no version that both sides allow."""
 
 
+class InappropriateFallback(Misbehaved):
+    """The client tries a lower version than both sides can speak (RFC 7507)."""
+
+
+class NoApplicationProtocol(Incompatible):
+    """The client offers application protocols, and none of ours (RFC 7301 section 3.2)."""
+
+
+class UnrecognizedName(Incompatible):
+    """There is no certificate for the name that the client asks for (RFC 6066 section 3)."""
+
+
+class CertificateRequired(Unauthenticated):
+    """TLS 1.3: the client shows no certificate, and has to (RFC 8446 section 4.4.2.4)."""
+
+
 class Truncated(Misbehaved):
     """The stream ended without close_notify: what was received may not be all that was sent."""
 
@@ -131,7 +147,11 @@ _BY_ERROR: tuple[tuple[type[LocumError], AlertDescription], ...] = (
     (MissingExtension, AlertDescription.MISSING_EXTENSION),
     (UnsupportedExtension, AlertDescription.UNSUPPORTED_EXTENSION),
     (DecryptError, AlertDescription.DECRYPT_ERROR),
+    (InappropriateFallback, AlertDescription.INAPPROPRIATE_FALLBACK),
     (UnsupportedVersion, AlertDescription.PROTOCOL_VERSION),
+    (NoApplicationProtocol, AlertDescription.NO_APPLICATION_PROTOCOL),
+    (UnrecognizedName, AlertDescription.UNRECOGNIZED_NAME),
+    (CertificateRequired, AlertDescription.CERTIFICATE_REQUIRED),
     (Misbehaved, AlertDescription.ILLEGAL_PARAMETER),
     (Incompatible, AlertDescription.HANDSHAKE_FAILURE),
     (Unauthenticated, AlertDescription.CERTIFICATE_UNKNOWN),

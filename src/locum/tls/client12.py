@@ -51,7 +51,7 @@ from locum.tls.registry import (
     ProtocolVersion,
     scheme_authentication,
 )
-from locum.tls.session import DEFAULT_TICKET_LIFETIME, MAX_TICKET, SessionInfo, SessionTicket
+from locum.tls.session import DEFAULT_TICKET_LIFETIME, MAX_TICKET, SessionInfo, SessionTicket, exporter12
 from locum.tls.signed_messages12 import told_messages
 from locum.tls.steps import (
     Handshake,
@@ -119,7 +119,11 @@ def handshake(offer: Offer, transcript: Transcript, hello: ServerHello, suite: C
     """Everything after the ServerHello, which already is in the transcript."""
     transcript.start(suite.hash)
     agreed = _server_hello(offer, hello, suite)
-    limits = agreed_limits(offer, hello.extensions, ProtocolVersion.TLS_1_2)
+    limits = agreed_limits(
+        offer.configuration.record_size_limit,
+        hello.extensions.get(ExtensionType.RECORD_SIZE_LIMIT),
+        ProtocolVersion.TLS_1_2,
+    )
     if limits is not None:
         yield limits
     previous = offer.ticket12
@@ -425,16 +429,9 @@ def _session(
     client_authenticated: bool,
     certificates: tuple[bytes, ...],
 ) -> SessionInfo:
-    suite = agreed.suite
-
-    def export(label: bytes, context: bytes, length: int) -> bytes:
-        """RFC 5705 section 4, always with a context."""
-        seed = agreed.randoms + len(context).to_bytes(2, "big") + context
-        return schedule.exporter12(suite.hash, master or b"", label, seed, length)
-
     return SessionInfo(
         version=ProtocolVersion.TLS_1_2,
-        cipher_suite=suite,
+        cipher_suite=agreed.suite,
         group=group,
         server_name=offer.configuration.server_name,
         peer_identity=identity,
@@ -442,5 +439,7 @@ def _session(
         resumed=resumed,
         client_authenticated=client_authenticated,
         peer_certificates=certificates,
-        _exporter=export if master is not None and agreed.extended else None,
+        _exporter=exporter12(agreed.suite, master, agreed.randoms)
+        if master is not None and agreed.extended
+        else None,
     )

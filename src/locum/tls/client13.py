@@ -49,7 +49,7 @@ from locum.tls.operations import (
 from locum.tls.outcome import ApplicationSecrets, Outcome
 from locum.tls.receiving import receive, receive_one_of
 from locum.tls.registry import PKCS1_SCHEMES, CipherSuite, ExtensionType, ProtocolVersion
-from locum.tls.session import SessionInfo
+from locum.tls.session import SessionInfo, exporter13
 from locum.tls.steps import Handshake, ReadKeys, RecordLimits, Send, SendChangeCipherSpec, WriteKeys
 from locum.tls.transcript import Transcript
 from locum.values import dataclass
@@ -133,9 +133,7 @@ def handshake(offer: Offer, transcript: Transcript, hello: ServerHello, suite: C
             resumed=resumed,
             client_authenticated=accepted.client_authenticated,
             peer_certificates=evidence.chain.certificates if evidence is not None else (),
-            _exporter=lambda label, context, length: schedule.exporter(
-                suite.hash, exporter, label, context, length
-            ),
+            _exporter=exporter13(suite, exporter),
         ),
         secrets=ApplicationSecrets(read=read, write=write, resumption=resumption),
     )
@@ -243,7 +241,12 @@ def _encrypted_extensions(offer: Offer, answers: Extensions) -> tuple[str | None
     name = answers.get(ExtensionType.SERVER_NAME)
     if name is not None:
         expect_empty(name)
-    return selected_protocol(offer, answers), agreed_limits(offer, answers)
+    limits = agreed_limits(
+        offer.configuration.record_size_limit,
+        answers.get(ExtensionType.RECORD_SIZE_LIMIT),
+        ProtocolVersion.TLS_1_3,
+    )
+    return selected_protocol(offer, answers), limits
 
 
 def _receive_evidence(offer: Offer, transcript: Transcript) -> Handshake[_Evidence]:

@@ -12,8 +12,10 @@ from locum.values import dataclass
 #: RFC 8449 section 4: no endpoint may ask for less.
 MIN_RECORD_SIZE_LIMIT = 64
 
+#: Most application protocols that are offered or accepted.
+MAX_ALPN = 16
+
 _MAX_NAME = 253
-_MAX_ALPN = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +56,19 @@ class ClientConfiguration:
             raise ConfigurationError(
                 f"unknown cipher suites: {', '.join(f'0x{c:04x}' for c in unknown) or 'none given'}"
             )
-        if len(self.alpn) > _MAX_ALPN or not all(_is_protocol_name(name) for name in self.alpn):
-            raise ConfigurationError(f"ALPN: at most {_MAX_ALPN} protocols of 1 to 255 bytes, written as Latin-1")
-        limit = self.record_size_limit
-        if limit is not None and not MIN_RECORD_SIZE_LIMIT <= limit <= MAX_PLAINTEXT + 1:
-            raise ConfigurationError(
-                f"record_size_limit {limit}: give {MIN_RECORD_SIZE_LIMIT} to {MAX_PLAINTEXT + 1} bytes"
-            )
+        if len(self.alpn) > MAX_ALPN or not all(is_protocol_name(name) for name in self.alpn):
+            raise ConfigurationError(f"ALPN: at most {MAX_ALPN} protocols of 1 to 255 bytes, written as Latin-1")
+        check_record_size_limit(self.record_size_limit)
 
 
-def _is_protocol_name(name: str) -> bool:
+def check_record_size_limit(limit: int | None) -> None:
+    """Raise ConfigurationError unless `limit` is None or may be sent as a record_size_limit (RFC 8449)."""
+    if limit is not None and not MIN_RECORD_SIZE_LIMIT <= limit <= MAX_PLAINTEXT + 1:
+        raise ConfigurationError(
+            f"record_size_limit {limit}: give {MIN_RECORD_SIZE_LIMIT} to {MAX_PLAINTEXT + 1} bytes"
+        )
+
+
+def is_protocol_name(name: str) -> bool:
     """True for 1 to 255 octets (RFC 7301 section 3.1), each of them written as one character."""
     return 1 <= len(name) <= 255 and all(ord(character) < 256 for character in name)

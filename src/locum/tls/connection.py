@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any
+from typing import Any, ClassVar
 
 from locum.crypto.symmetric import Buffer
 from locum.errors import LocumError
 from locum.handshake import Ask, Now, Random, Request, Response
-from locum.tls import client, schedule
+from locum.tls import client, schedule, server
 from locum.tls.alerts import (
     AlertDescription,
     AlertLevel,
@@ -30,6 +30,7 @@ from locum.tls.outcome import Outcome
 from locum.tls.receiving import message_name, parse_message
 from locum.tls.record import REKEY_AFTER, RecordWriter, protection
 from locum.tls.registry import CipherSuite, ContentType, HandshakeType, ProtocolVersion
+from locum.tls.server_configuration import ServerConfiguration
 from locum.tls.session import MAX_TICKET, SessionInfo, SessionTicket
 from locum.tls.steps import (
     Handshake,
@@ -40,9 +41,15 @@ from locum.tls.steps import (
     Send,
     SendChangeCipherSpec,
     SetVersion,
+    Tolerate,
     WriteKeys,
 )
 from locum.values import dataclass
+
+#: The steps that somebody else has to take.
+_WAITING = frozenset((Ask, Receive, ReceiveChangeCipherSpec))
+
+_CHANGE_CIPHER_SPEC = ContentType.CHANGE_CIPHER_SPEC
 
 #: Bytes from the peer that may wait while the handshake waits for an authority.
 MAX_WAITING = 1 << 20
@@ -87,6 +94,11 @@ class Connection:
     that takes input may raise a `LocumError`; the fitting alert then waits in `data_to_send`.
     """
 
+    #: True for the end that says the first word: nothing may come before it, and no alert is sent.
+    _begins: ClassVar[bool]
+    #: TLS 1.2: the message by which the peer asks for another handshake.
+    _asks_again: ClassVar[HandshakeType]
+
     def __init__(
         self, handshake: Handshake[Outcome], *, random: Callable[[int], bytes], now: Callable[[], float]
     ) -> None:
@@ -94,7 +106,7 @@ class Connection:
         self._random = random
         self._now = now
         self._incoming = Incoming()
-        self._writer = RecordWriter()
+        self._writer = RecordWriter(begins=self._begins)
         self._waiting: Ask | Receive | ReceiveChangeCipherSpec | None = None
         self._version: ProtocolVersion | None = None
         self._early_change_cipher_spec = False
@@ -102,7 +114,8 @@ class Connection:
         self._events: list[Event] = []
         self._idle = 0
         self._error: LocumError | None = None
-        self._spoken = self._close_sent = self._close_received = False
+        self._spoken = not self._begins
+        self._close_sent = self._close_received = False
         self._read_secret = self._write_secret = b""
 
     def __repr__(self) -> str:
@@ -137,7 +150,7 @@ class Connection:
         return self._outcome.session if self._outcome is not None else None
 
     def start(self) -> None:
-        """Begin: asks for the first operation."""
+        """Begin: a client asks for the first operation, a server is ready to receive."""
         self._guarded(lambda: self._advance(None))
 
     def answer(self, responses: tuple[Response, ...]) -> None:
@@ -234,13 +247,14 @@ class Connection:
     def _advance(self, value: Any) -> None:
         """Send `value` into the handshake and carry out its steps until it waits or ends."""
         self._waiting = None
+        send = self._handshake.send
         while True:
             try:
-                step = self._handshake.send(value)
+                step = send(value)
             except StopIteration as stop:
                 self._complete(stop.value)
                 return
-            if isinstance(step, (Ask, Receive, ReceiveChangeCipherSpec)):
+            if type(step) in _WAITING:
                 self._waiting = step
                 return
             value = self._carry_out(step)
@@ -250,30 +264,39 @@ class Connection:
         self._handshake.throw(error)
 
     def _carry_out(self, step: Any) -> Any:
-        match step:
-            case Random(length):
-                return self._random(length)
-            case Now():
-                return self._now()
-            case Send(message):
-                self._spoken = True
-                self._writer.write(ContentType.HANDSHAKE, message)
-            case SendChangeCipherSpec():
-                self._writer.write_unprotected(ContentType.CHANGE_CIPHER_SPEC, b"\x01")
-            case SetVersion(version):
-                self._set_version(version)
-            case ReadKeys(suite, key, iv):
-                if self._incoming.inside_message:
-                    raise UnexpectedMessage("a handshake message that spans a change of keys")
-                self._incoming.records.protection = protection(suite, key, iv)
-            case WriteKeys(suite, key, iv):
-                self._writer.protection = protection(suite, key, iv)
-            case RecordLimits(send, receive):
-                self._writer.limit = send
-                self._incoming.records.limit = receive
-            case _:
-                raise TypeError(f"a handshake yielded {step!r}")
-        return None
+        handler = self._steps.get(type(step))
+        if handler is None:
+            raise TypeError(f"a handshake yielded {step!r}")
+        return handler(self, step)
+
+    def _send(self, step: Send) -> None:
+        self._spoken = True
+        self._writer.write(ContentType.HANDSHAKE, step.message)
+
+    def _read_keys(self, step: ReadKeys) -> None:
+        if self._incoming.inside_message:
+            raise UnexpectedMessage("a handshake message that spans a change of keys")
+        self._incoming.records.protection = protection(step.suite, step.key, step.iv)
+
+    def _write_keys(self, step: WriteKeys) -> None:
+        self._writer.protection = protection(step.suite, step.key, step.iv)
+
+    def _record_limits(self, step: RecordLimits) -> None:
+        self._writer.limit = step.send
+        self._incoming.records.limit = step.receive
+
+    #: One handshake takes a dozen steps, so they are found by their type.
+    _steps: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
+        Random: lambda self, step: self._random(step.length),
+        Now: lambda self, step: self._now(),
+        Send: _send,
+        SendChangeCipherSpec: lambda self, step: self._writer.write_unprotected(_CHANGE_CIPHER_SPEC, b"\x01"),
+        SetVersion: lambda self, step: self._set_version(step.version),
+        ReadKeys: _read_keys,
+        WriteKeys: _write_keys,
+        RecordLimits: _record_limits,
+        Tolerate: lambda self, step: self._incoming.records.tolerate(step.early_data),
+    }
 
     def _set_version(self, version: ProtocolVersion) -> None:
         self._version = version
@@ -327,11 +350,8 @@ class Connection:
     def _in_handshake(self, item: Item) -> None:
         match item:
             case HandshakeMessage(code, raw) if isinstance(self._waiting, Receive):
-                if code == HandshakeType.HELLO_REQUEST and self._version is ProtocolVersion.TLS_1_2:
-                    # RFC 5246 section 7.4.1.1: "ignored by the client if [it] is currently negotiating".
-                    self._count_idle("HelloRequest")
-                    return
-                self._advance((code, raw))
+                if not self._ignored(code):
+                    self._advance((code, raw))
             case ChangeCipherSpecReceived():
                 self._change_cipher_spec()
             case HandshakeMessage(code):
@@ -339,13 +359,17 @@ class Connection:
             case _:
                 raise UnexpectedMessage("application data during the handshake")
 
+    def _ignored(self, code: int) -> bool:
+        """True for a message that is dropped during the handshake, and is not part of it."""
+        return False
+
     def _change_cipher_spec(self) -> None:
         if isinstance(self._waiting, ReceiveChangeCipherSpec):
             self._advance(None)
             return
-        if self._version is ProtocolVersion.TLS_1_2:
+        if self._version is ProtocolVersion.TLS_1_2 or (self._version is None and not self._begins):
             raise UnexpectedMessage("change_cipher_spec out of turn")
-        # RFC 8446 section 5: dropped "at any time after the first ClientHello message has been sent".
+        # RFC 8446 section 5: dropped "at any time after the first ClientHello message has been sent or received".
         self._early_change_cipher_spec |= self._version is None
         self._count_idle("change_cipher_spec")
 
@@ -380,17 +404,18 @@ class Connection:
     def _post_handshake(self, code: int, raw: bytes) -> None:
         self._count_idle(message_name(code))
         if self._version is ProtocolVersion.TLS_1_2:
-            if code != HandshakeType.HELLO_REQUEST:
+            if code != self._asks_again:
                 raise UnexpectedMessage(f"{message_name(code)} after the handshake")
             if not self._close_sent:
                 refusal = bytes((AlertLevel.WARNING, AlertDescription.NO_RENEGOTIATION))
                 self._writer.write(ContentType.ALERT, refusal)
-        elif code == HandshakeType.NEW_SESSION_TICKET:
-            self._ticket(parse_message(NewSessionTicket, raw))
-        elif code == HandshakeType.KEY_UPDATE:
-            self._key_update(parse_message(KeyUpdate, raw))
         else:
+            self._post_handshake13(code, raw)
+
+    def _post_handshake13(self, code: int, raw: bytes) -> None:
+        if code != HandshakeType.KEY_UPDATE:
             raise UnexpectedMessage(f"{message_name(code)} after the handshake")
+        self._key_update(parse_message(KeyUpdate, raw))
 
     # --- TLS 1.3 after the handshake (RFC 8446 section 4.6) -----------------------------------------------------
 
@@ -398,6 +423,45 @@ class Connection:
     def _suite(self) -> CipherSuite:
         assert self._outcome is not None
         return self._outcome.session.cipher_suite
+
+    def _key_update(self, message: KeyUpdate) -> None:
+        if self._incoming.inside_message:
+            raise UnexpectedMessage("a KeyUpdate that is not the last of its record")
+        suite = self._suite
+        self._read_secret = schedule.next_traffic_secret(suite.hash, self._read_secret)
+        keys = schedule.traffic_keys(suite, self._read_secret)
+        self._incoming.records.protection = protection(suite, *keys)
+        if message.update_requested and not self._close_sent:
+            self.update_keys()
+
+
+class ClientConnection(Connection):
+    """A TLS client: asks for everything that needs a public key, so that a delegate can do it (A10)."""
+
+    _begins = True
+    _asks_again = HandshakeType.HELLO_REQUEST
+
+    def __init__(
+        self,
+        configuration: ClientConfiguration,
+        *,
+        random: Callable[[int], bytes],
+        now: Callable[[], float],
+    ) -> None:
+        super().__init__(client.handshake(configuration), random=random, now=now)
+
+    def _ignored(self, code: int) -> bool:
+        if code != HandshakeType.HELLO_REQUEST or self._version is not ProtocolVersion.TLS_1_2:
+            return False
+        # RFC 5246 section 7.4.1.1: "ignored by the client if [it] is currently negotiating".
+        self._count_idle("HelloRequest")
+        return True
+
+    def _post_handshake13(self, code: int, raw: bytes) -> None:
+        if code == HandshakeType.NEW_SESSION_TICKET:
+            self._ticket(parse_message(NewSessionTicket, raw))
+        else:
+            super()._post_handshake13(code, raw)
 
     def _ticket(self, message: NewSessionTicket) -> None:
         outcome = self._outcome
@@ -417,25 +481,22 @@ class Connection:
         )
         self._events.append(TicketReceived(ticket))
 
-    def _key_update(self, message: KeyUpdate) -> None:
-        if self._incoming.inside_message:
-            raise UnexpectedMessage("a KeyUpdate that is not the last of its record")
-        suite = self._suite
-        self._read_secret = schedule.next_traffic_secret(suite.hash, self._read_secret)
-        keys = schedule.traffic_keys(suite, self._read_secret)
-        self._incoming.records.protection = protection(suite, *keys)
-        if message.update_requested and not self._close_sent:
-            self.update_keys()
 
+class ServerConnection(Connection):
+    """A TLS server: asks for key shares, signatures and secrets, as in `server_operations` (C1, C2).
 
-class ClientConnection(Connection):
-    """A TLS client: asks for everything that needs a public key, so that a delegate can do it (A10)."""
+    Beside `HandshakeComplete` it has no event of a handshake's: its session says what a client certificate
+    proved (`peer_identity`) and which name the client asked for (`server_name`).
+    """
+
+    _begins = False
+    _asks_again = HandshakeType.CLIENT_HELLO
 
     def __init__(
         self,
-        configuration: ClientConfiguration,
+        configuration: ServerConfiguration,
         *,
         random: Callable[[int], bytes],
         now: Callable[[], float],
     ) -> None:
-        super().__init__(client.handshake(configuration), random=random, now=now)
+        super().__init__(server.handshake(configuration), random=random, now=now)

@@ -6,6 +6,7 @@ Knows which bytes an extension has, not when it may be sent; unknown types survi
 from __future__ import annotations
 
 import ipaddress
+from struct import Struct, unpack
 
 from locum.errors import DecodeError
 from locum.tls.alerts import IllegalParameter
@@ -15,6 +16,12 @@ from locum.wire.cursor import Reader, Writer
 
 #: More extensions in one message than this are refused.
 MAX_EXTENSIONS = 64
+
+#: More protocols, key shares or pre-shared keys than this are refused: no client has so many.
+MAX_ENTRIES = 128
+
+#: Type and length of an extension.
+_HEAD = Struct(">HH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +33,29 @@ class Extensions:
     @classmethod
     def parse(cls, reader: Reader) -> Extensions:
         """Read `Extension extensions<0..2^16-1>`; IllegalParameter when a type occurs twice."""
-        inner = reader.sub(2)
-        items: list[tuple[int, bytes]] = []
-        seen: set[int] = set()
-        while inner.remaining:
-            code, data = inner.u16(), inner.vector(2)
-            if code in seen:
+        data = reader.vector(2)
+        found: dict[int, bytes] = {}
+        position, end = 0, len(data)
+        while position < end:
+            if end - position < _HEAD.size:
+                raise DecodeError("an extension without type and length")
+            code, length = _HEAD.unpack_from(data, position)
+            position += _HEAD.size + length
+            if position > end:
+                raise DecodeError(f"extension {code} is longer than the list that it is in")
+            if code in found:
                 raise IllegalParameter(f"extension {code} occurs twice")
-            if len(items) >= MAX_EXTENSIONS:
+            if len(found) >= MAX_EXTENSIONS:
                 raise DecodeError(f"more than {MAX_EXTENSIONS} extensions")
-            seen.add(code)
-            items.append((code, data))
-        return cls(tuple(items))
+            found[code] = data[position - length : position]
+        return cls(tuple(found.items()))
 
     def write(self, writer: Writer) -> None:
         """Write the list with its length."""
-        with writer.prefixed(2):
-            for code, data in self.items:
-                writer.u16(code)
-                writer.vector(data, 2)
+        parts: list[bytes] = []
+        for code, data in self.items:
+            parts += (code.to_bytes(2, "big"), len(data).to_bytes(2, "big"), data)
+        writer.vector(b"".join(parts), 2)
 
     def get(self, code: ExtensionType) -> bytes | None:
         """The body of the extension of this type, or None."""
@@ -58,6 +69,11 @@ class Extensions:
         return {code for code, _ in self.items}
 
 
+def _few(count: int) -> None:
+    if count > MAX_ENTRIES:
+        raise DecodeError(f"a list of more than {MAX_ENTRIES} entries")
+
+
 def _whole(reader: Reader, value: bytes) -> bytes:
     reader.finish()
     return value
@@ -65,11 +81,17 @@ def _whole(reader: Reader, value: bytes) -> bytes:
 
 def parse_codes(data: bytes, *, prefix: int = 2) -> tuple[int, ...]:
     """A vector of 2-byte code points whose length is `prefix` bytes: groups, signature schemes, versions."""
-    reader = Reader(data)
-    codes = _whole(reader, reader.vector(prefix, minimum=2))
+    length = int.from_bytes(data[:prefix], "big")
+    if length < 2 or length != len(data) - prefix:
+        raise DecodeError(f"a list of 2-byte codes of {length} bytes in {len(data)}")
+    return unpack_codes(data[prefix:])
+
+
+def unpack_codes(codes: bytes) -> tuple[int, ...]:
+    """2-byte code points one after the other. Raises: DecodeError for an odd number of bytes."""
     if len(codes) % 2:
         raise DecodeError("a list of 2-byte codes has an odd length")
-    return tuple(int.from_bytes(codes[i : i + 2], "big") for i in range(0, len(codes), 2))
+    return unpack(f">{len(codes) // 2}H", codes)
 
 
 def write_codes(codes: tuple[int, ...], *, prefix: int = 2) -> bytes:
@@ -133,6 +155,7 @@ def parse_alpn(data: bytes) -> tuple[str, ...]:
     found = []
     while names.remaining:
         found.append(names.vector(1, minimum=1).decode("latin-1"))
+        _few(len(found))
     return tuple(found)
 
 
@@ -171,6 +194,13 @@ def parse_server_share(data: bytes) -> KeyShareEntry:
     return entry
 
 
+def write_server_share(entry: KeyShareEntry) -> bytes:
+    """The inverse of `parse_server_share`."""
+    writer = Writer()
+    entry.write(writer)
+    return writer.getvalue()
+
+
 def parse_client_shares(data: bytes) -> tuple[KeyShareEntry, ...]:
     """The client's key_share list."""
     reader = Reader(data)
@@ -179,6 +209,7 @@ def parse_client_shares(data: bytes) -> tuple[KeyShareEntry, ...]:
     entries = []
     while inner.remaining:
         entries.append(KeyShareEntry.parse(inner))
+        _few(len(entries))
     return tuple(entries)
 
 
@@ -202,6 +233,44 @@ def write_offered_psk(identity: bytes, obfuscated_age: int, binder_length: int) 
     return writer.getvalue()
 
 
+@dataclass(frozen=True, slots=True)
+class OfferedPsks:
+    """The client's pre_shared_key: identities with their obfuscated ages (milliseconds), and as many binders."""
+
+    identities: tuple[tuple[bytes, int], ...]
+    binders: tuple[bytes, ...]
+
+    @property
+    def binders_length(self) -> int:
+        """Bytes of the list of binders at the end of the ClientHello, its length included."""
+        return 2 + sum(1 + len(binder) for binder in self.binders)
+
+
+def parse_offered_psks(data: bytes) -> OfferedPsks:
+    """The pre_shared_key of a ClientHello (RFC 8446 section 4.2.11)."""
+    reader = Reader(data)
+    inner = reader.sub(2, minimum=7)
+    identities = []
+    while inner.remaining:
+        identities.append((inner.vector(2, minimum=1), inner.u32()))
+        _few(len(identities))
+    inner = reader.sub(2, minimum=33)
+    reader.finish()
+    binders = []
+    while inner.remaining:
+        binders.append(inner.vector(1, minimum=32))
+        _few(len(binders))
+    if len(binders) != len(identities):
+        raise IllegalParameter(f"{len(identities)} pre-shared keys with {len(binders)} binders")
+    return OfferedPsks(tuple(identities), tuple(binders))
+
+
+def parse_psk_modes(data: bytes) -> bytes:
+    """The PskKeyExchangeModes of RFC 8446 section 4.2.9, one byte each."""
+    reader = Reader(data)
+    return _whole(reader, reader.vector(1, minimum=1))
+
+
 def binders_length(binder_length: int) -> int:
     """Bytes that one binder of `binder_length` bytes takes at the end of a ClientHello, lengths included."""
     return 2 + 1 + binder_length
@@ -210,6 +279,17 @@ def binders_length(binder_length: int) -> int:
 def write_status_request() -> bytes:
     """An OCSP status_request without responder ids and extensions (RFC 6066 section 8)."""
     return b"\x01\x00\x00\x00\x00"
+
+
+def parse_status_request(data: bytes) -> bool:
+    """True when an OCSP response is asked for; other kinds of status are well-formed whatever they say."""
+    reader = Reader(data)
+    if reader.u8() != 1:
+        return False
+    reader.vector(2)
+    reader.vector(2)
+    reader.finish()
+    return True
 
 
 def parse_certificate_status(data: bytes) -> bytes:
@@ -253,6 +333,12 @@ def parse_point_formats(data: bytes) -> bytes:
     """The ECPointFormatList of RFC 8422 section 5.1.2, one byte each."""
     reader = Reader(data)
     return _whole(reader, reader.vector(1, minimum=1))
+
+
+def parse_renegotiation_info(data: bytes) -> bytes:
+    """The renegotiated_connection of RFC 5746 section 3.2, empty in a first handshake."""
+    reader = Reader(data)
+    return _whole(reader, reader.vector(1))
 
 
 def parse_cookie(data: bytes) -> bytes:

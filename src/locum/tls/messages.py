@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol, Self
 
-from locum.errors import DecodeError
-from locum.tls.extensions import Extensions
+from locum.tls.extensions import Extensions, unpack_codes
 from locum.tls.registry import HandshakeType
 from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
 
 #: Bytes of HandshakeType and length before every message.
 HEADER_LENGTH = 4
+
+#: Bytes of the random in either hello.
+RANDOM_LENGTH = 32
 
 #: The longest message that is accepted: a Certificate with long post-quantum chains fits; others are short.
 MAX_CERTIFICATE_MESSAGE = 131_072
@@ -45,10 +47,9 @@ class Message(Protocol):
 def serialize(message: Message) -> bytes:
     """A message with its header, as it is sent and hashed."""
     writer = Writer()
-    writer.u8(message.type)
-    with writer.prefixed(3):
-        message.write(writer)
-    return writer.getvalue()
+    message.write(writer)
+    body = writer.getvalue()
+    return b"".join((message.type.to_bytes(1, "big"), len(body).to_bytes(3, "big"), body))
 
 
 def maximum_length(message_type: int) -> int:
@@ -78,15 +79,11 @@ class ClientHello:
     @classmethod
     def parse(cls, reader: Reader) -> ClientHello:
         """Read the body."""
-        version, random, session_id = reader.u16(), reader.block(32), reader.vector(1, maximum=32)
-        suites = reader.vector(2, minimum=2)
-        if len(suites) % 2:
-            raise DecodeError("cipher_suites has an odd length")
         return cls(
-            legacy_version=version,
-            random=random,
-            session_id=session_id,
-            cipher_suites=tuple(int.from_bytes(suites[i : i + 2], "big") for i in range(0, len(suites), 2)),
+            legacy_version=reader.u16(),
+            random=reader.block(32),
+            session_id=reader.vector(1, maximum=32),
+            cipher_suites=unpack_codes(reader.vector(2, minimum=2)),
             compression_methods=reader.vector(1, minimum=1),
             extensions=_extensions_or_none(reader),
         )

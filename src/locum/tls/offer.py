@@ -26,7 +26,7 @@ from locum.tls.extensions import (
 )
 from locum.tls.messages import ClientHello, serialize
 from locum.tls.operations import StartResponse
-from locum.tls.registry import CIPHER_SUITES, ExtensionType, ProtocolVersion
+from locum.tls.registry import CIPHER_SUITES, ExtensionType, ProtocolVersion, PskKeyExchangeMode
 from locum.tls.session import SessionTicket
 from locum.tls.transcript import Transcript
 from locum.values import dataclass
@@ -34,7 +34,6 @@ from locum.wire.cursor import Writer
 
 _UNCOMPRESSED_POINTS_ONLY = b"\x01\x00"
 _NO_RENEGOTIATION_YET = b"\x00"
-_PSK_KE, _PSK_DHE_KE = 0, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +159,9 @@ class Offer:
             writer = Writer()
             writer.vector(self.cookie, 2)
             items.append((ExtensionType.COOKIE, writer.getvalue()))
-        modes = (_PSK_DHE_KE, _PSK_KE) if self.configuration.psk_without_dhe else (_PSK_DHE_KE,)
+        modes = [PskKeyExchangeMode.PSK_DHE_KE]
+        if self.configuration.psk_without_dhe:
+            modes.append(PskKeyExchangeMode.PSK_KE)
         items.append((ExtensionType.PSK_KEY_EXCHANGE_MODES, bytes((len(modes), *modes))))
         shares = (self.share,) if self.share is not None else ()
         items.append((ExtensionType.KEY_SHARE, write_client_shares(shares)))

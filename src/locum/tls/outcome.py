@@ -10,11 +10,14 @@ from locum.values import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationSecrets:
-    """TLS 1.3 secrets that outlive the handshake (RFC 8446 section 7.1), each one hash long."""
+    """TLS 1.3 secrets that outlive the handshake (RFC 8446 section 7.1), each one hash long.
+
+    `resumption` is empty at a server, which has sent its tickets by then.
+    """
 
     read: bytes = field(repr=False)
     write: bytes = field(repr=False)
-    resumption: bytes = field(repr=False)
+    resumption: bytes = field(repr=False, default=b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Knows keys and sequence numbers, but no handshake message. Nothing here performs
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -50,6 +51,12 @@ class Protection(Protocol):
         ...
 
 
+@cache
+def _tails(tag_length: int) -> dict[int, bytes]:
+    """What stands behind the content, by its type: that type, and room for the tag."""
+    return {int(code): bytes((code,)) + bytes(tag_length) for code in ContentType}
+
+
 class Protection13:
     """TLS 1.3: the content type is inside, the nonce is IV xor sequence number (RFC 8446 sections 5.2, 5.3)."""
 
@@ -59,13 +66,13 @@ class Protection13:
         self._key = suite.aead.new(key)
         self._iv = int.from_bytes(iv, "big")
         self.tag_length = suite.aead.tag_length
-        self._tail = {code: bytes((code,)) + bytes(self.tag_length) for code in ContentType}
+        self._tail = _tails(self.tag_length)
         self.sequence = 0
 
     def seal(self, content_type: int, content: Buffer) -> bytearray:
         inner = len(content) + 1
         header = b"\x17\x03\x03" + (inner + self.tag_length).to_bytes(2, "big")
-        record = bytearray().join((header, content, self._tail[ContentType(content_type)]))
+        record = bytearray().join((header, content, self._tail[content_type]))
         nonce = (self._iv ^ self.sequence).to_bytes(12, "big")
         with memoryview(record) as view:
             self._key.seal_into(nonce, view[5 : 5 + inner], header, view[5:])
@@ -152,9 +159,9 @@ def protection(suite: CipherSuite, key: bytes, iv: bytes) -> Protection:
 class RecordWriter:
     """Cuts content into records, protects them when there is a key, and collects them for sending."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, begins: bool = True) -> None:
         self._out: list[bytes | bytearray] = []
-        self._first = True
+        self._first = begins
         self.protection: Protection | None = None
         #: the most content a record may carry; the peer can lower it (RFC 8449)
         self.limit = MAX_PLAINTEXT
@@ -205,6 +212,8 @@ class RecordReader:
         #: the most that a record's plaintext may have, content type included in TLS 1.3 (RFC 8449)
         self.limit: int | None = None
         self.version = ProtocolVersion.TLS_1_3
+        self._tolerant = False
+        self._early_data = 0
 
     def feed(self, data: Buffer) -> None:
         """Add bytes from the peer."""
@@ -212,6 +221,11 @@ class RecordReader:
             del self._buffer[: self._position]
             self._position = 0
         self._buffer += data
+
+    def tolerate(self, early_data: int) -> None:
+        """See `Tolerate`: until the first protected record opens, or this is called again."""
+        self._tolerant = True
+        self._early_data = early_data
 
     @property
     def waiting(self) -> int:
@@ -223,20 +237,23 @@ class RecordReader:
 
         Raises: DecodeError, RecordOverflow, BadRecordMac, UnexpectedMessage.
         """
-        start = self._position
-        if len(self._buffer) - start < HEADER_LENGTH:
-            return None
-        header = bytes(self._buffer[start : start + HEADER_LENGTH])
-        length = int.from_bytes(header[3:], "big")
-        self._check_header(header, length)
-        end = start + HEADER_LENGTH + length
-        if len(self._buffer) < end:
-            return None
-        self._position = end
-        with memoryview(self._buffer) as view, view[start + HEADER_LENGTH : end] as body:
-            kind, content = self._open(header, body)
-        self._check_content(kind, content)
-        return kind, content
+        while True:
+            start = self._position
+            if len(self._buffer) - start < HEADER_LENGTH:
+                return None
+            header = bytes(self._buffer[start : start + HEADER_LENGTH])
+            length = int.from_bytes(header[3:], "big")
+            self._check_header(header, length)
+            end = start + HEADER_LENGTH + length
+            if len(self._buffer) < end:
+                return None
+            self._position = end
+            with memoryview(self._buffer) as view, view[start + HEADER_LENGTH : end] as body:
+                if self._tolerant and self._early(header, body):
+                    continue
+                kind, content = self._open(header, body)
+            self._check_content(kind, content)
+            return kind, content
 
     def _check_header(self, header: bytes, length: int) -> None:
         if header[0] not in _CONTENT_TYPES:
@@ -244,13 +261,34 @@ class RecordReader:
         if header[1] != 3:
             raise DecodeError(f"a record of version {header[1]}.{header[2]}: the peer does not speak TLS here")
         expansion = _MAX_EXPANSION_13 if self.version is ProtocolVersion.TLS_1_3 else _MAX_EXPANSION_12
-        if length > MAX_PLAINTEXT + (expansion if self.protection is not None else 0):
+        if length > MAX_PLAINTEXT + (expansion if self.protection is not None or self._tolerant else 0):
             raise RecordOverflow(f"a record of {length} bytes")
+
+    def _early(self, header: bytes, body: memoryview) -> bool:
+        """True for a record of 0-RTT data: it is protected, but not with the key that is here, if one is."""
+        length = HEADER_LENGTH + len(body)
+        if header[0] != ContentType.APPLICATION_DATA or length > self._early_data:
+            return False
+        if self.protection is not None:
+            sequence = self.protection.sequence
+            try:
+                self.protection.open(header, body)
+            except BadRecordMac:
+                pass
+            else:
+                # It will be opened once more, where it belongs.
+                self.protection.sequence = sequence
+                return False
+        self._early_data -= length
+        return True
 
     def _open(self, header: bytes, body: memoryview) -> tuple[int, bytes]:
         unprotected = self.protection is None or (
             header[0] == ContentType.CHANGE_CIPHER_SPEC and self.version is ProtocolVersion.TLS_1_3
         )
+        if self._tolerant:
+            unprotected |= header[0] == ContentType.ALERT
+            self._tolerant = unprotected
         if unprotected or self.protection is None:
             return header[0], bytes(body)
         if self.version is ProtocolVersion.TLS_1_3 and self.limit is not None:

@@ -81,6 +81,18 @@ class ExtensionType(IntEnum):
     RENEGOTIATION_INFO = 0xFF01
 
 
+#: Signals among the cipher suites (RFC 5746 section 3.3, RFC 7507).
+EMPTY_RENEGOTIATION_INFO_SCSV = 0x00FF
+FALLBACK_SCSV = 0x5600
+
+
+class PskKeyExchangeMode(IntEnum):
+    """RFC 8446 section 4.2.9."""
+
+    PSK_KE = 0
+    PSK_DHE_KE = 1
+
+
 class NamedGroup(IntEnum):
     """RFC 8446 section 4.2.7, RFC 7919, and the hybrid groups of draft-ietf-tls-ecdhe-mlkem."""
 
@@ -202,6 +214,13 @@ CIPHER_SUITES: dict[int, CipherSuite] = {
         _tls12(0xC09C, KeyExchange.RSA, _RSA, "TLS_RSA_WITH_AES_128_CCM"),
     )
 }
+
+
+#: Groups that only TLS 1.3 knows, and that keep what is recorded today closed to a quantum computer.
+HYBRID_GROUPS: frozenset[int] = frozenset((NamedGroup.X25519MLKEM768, NamedGroup.SECP256R1MLKEM768))
+
+#: RFC 7919 section 2: every code point of this range is that of a finite-field group, known or not.
+FINITE_FIELD_RANGE = range(0x0100, 0x0200)
 
 
 def group_name(code: int) -> str:

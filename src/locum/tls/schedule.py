@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from locum.crypto.symmetric import HashAlgorithm, hkdf_expand, hkdf_extract, tls12_prf
+from locum.crypto.symmetric import SHA256, HashAlgorithm, hkdf_expand, hkdf_extract, tls12_prf
 from locum.tls.registry import CipherSuite, ProtocolVersion
 
 #: TLS 1.2: bytes of the master secret and of verify_data (RFC 5246 sections 8.1 and 7.4.9).
@@ -19,17 +19,15 @@ _CERTIFICATE_VERIFY_PADDING = b" " * 64
 
 
 @lru_cache(maxsize=64)
-def _info(label: bytes, context: bytes, length: int) -> bytes:
-    """HkdfLabel (RFC 8446 section 7.1)."""
+def _info(label: bytes, context_length: int, length: int) -> bytes:
+    """HkdfLabel as far as the context, which comes last (RFC 8446 section 7.1)."""
     name = b"tls13 " + label
-    return b"".join((length.to_bytes(2, "big"), bytes((len(name),)), name, bytes((len(context),)), context))
+    return b"".join((length.to_bytes(2, "big"), bytes((len(name),)), name, bytes((context_length,))))
 
 
 def expand_label(algorithm: HashAlgorithm, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label to `length` bytes (RFC 8446 section 7.1); `label` comes without "tls13 "."""
-    # Only the constant contexts are worth remembering, and a cache must not collect transcript hashes.
-    info = _info(label, context, length) if not context else _info.__wrapped__(label, context, length)
-    return hkdf_expand(algorithm, secret, info, length)
+    return hkdf_expand(algorithm, secret, _info(label, len(context), length) + context, length)
 
 
 def derive_secret(algorithm: HashAlgorithm, secret: bytes, label: bytes, transcript_hash: bytes) -> bytes:
@@ -129,6 +127,18 @@ def certificate_verify_content(role: bytes, transcript_hash: bytes) -> bytes:
 
 
 # --- TLS 1.2 ----------------------------------------------------------------------------------------------
+
+_BOUND_RANDOM_LABEL = b"locum server random\0"
+
+
+def bound_random(seed: bytes, sentinel: bytes = b"") -> bytes:
+    """The server random, 32 bytes, that is made of `seed` (32 bytes), for RSA key exchange (X3).
+
+    Who has seen a handshake knows the random and not the seed, so that nobody can have the master secret of it
+    computed afterwards. `sentinel` takes the place of the last bytes (RFC 8446 section 4.1.3).
+    """
+    random = SHA256.digest(_BOUND_RANDOM_LABEL + seed)
+    return random[: len(random) - len(sentinel)] + sentinel
 
 
 def master_secret12(algorithm: HashAlgorithm, pre_master_secret: bytes, seed: bytes, extended: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""What a finished handshake leaves: the session's facts, its exporter, and tickets for resumption.
+"""What a finished handshake leaves: the session's facts, its exporter, and a client's tickets for resumption.
 
 Knows no file and no clock; a ticket's bytes contain a secret and belong into a file of mode 0600.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import field
 
 from locum.errors import DecodeError, Refused
+from locum.tls import schedule
 from locum.tls.registry import CIPHER_SUITES, CipherSuite, ProtocolVersion
 from locum.tls.schedule import MASTER_SECRET_LENGTH
 from locum.values import dataclass
@@ -22,6 +23,9 @@ DEFAULT_TICKET_LIFETIME = 7_200
 
 #: The longest ticket that is kept, in bytes: with it, a cookie and all else a ClientHello still holds together.
 MAX_TICKET = 1 << 14
+
+#: Keying material from a label, a context and a length in bytes.
+Exporter = Callable[[bytes, bytes, int], bytes]
 
 _MAGIC = b"locum ticket 1\n"
 _MAX_TICKET_FILE = 2 * MAX_TICKET
@@ -110,7 +114,8 @@ class SessionInfo:
     """The facts of an established session.
 
     `group` is None where no (EC)DHE took place. `peer_certificates` (DER) are empty in a resumed session;
-    `peer_identity` then is that of the session it came from.
+    `peer_identity` then is that of the session it came from. At a server, `server_name` is what the client asked
+    for, and `peer_identity` what its certificate proved; both may be empty.
     """
 
     version: ProtocolVersion
@@ -122,7 +127,7 @@ class SessionInfo:
     resumed: bool
     client_authenticated: bool
     peer_certificates: tuple[bytes, ...] = field(repr=False)
-    _exporter: Callable[[bytes, bytes, int], bytes] | None = field(repr=False, default=None)
+    _exporter: Exporter | None = field(repr=False, default=None)
 
     def export_keying_material(self, label: str, context: bytes, length: int) -> bytes:
         """Exporter of RFC 8446 section 7.5 or RFC 5705; `length` in bytes.
@@ -132,3 +137,22 @@ class SessionInfo:
         if self._exporter is None:
             raise Refused("this session cannot export keying material")
         return self._exporter(label.encode("ascii"), context, length)
+
+
+def exporter13(suite: CipherSuite, secret: bytes) -> Exporter:
+    """The exporter of RFC 8446 section 7.5, from the exporter master secret."""
+
+    def export(label: bytes, context: bytes, length: int) -> bytes:
+        return schedule.exporter(suite.hash, secret, label, context, length)
+
+    return export
+
+
+def exporter12(suite: CipherSuite, master: bytes, randoms: bytes) -> Exporter:
+    """The exporter of RFC 5705 section 4, always with a context; `randoms` is client random + server random."""
+
+    def export(label: bytes, context: bytes, length: int) -> bytes:
+        seed = randoms + len(context).to_bytes(2, "big") + context
+        return schedule.exporter12(suite.hash, master, label, seed, length)
+
+    return export

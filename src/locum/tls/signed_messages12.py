@@ -32,7 +32,7 @@ _TOLD = (HandshakeType.CLIENT_HELLO, HandshakeType.SERVER_HELLO, HandshakeType.C
 
 def told_messages(messages: bytes) -> bytes:
     """Of all `messages` so far, headers included, those that the authority must be told."""
-    return b"".join(raw for code, raw in _cut(messages) if code in _TOLD)
+    return b"".join(raw for code, raw in cut_messages(messages) if code in _TOLD)
 
 
 def signed_messages(
@@ -43,7 +43,7 @@ def signed_messages(
     `certificates` is the client's chain in DER, `key_exchange` the body of its ClientKeyExchange.
     Raises: DecodeError for malformed messages, Refused for those of another handshake.
     """
-    messages = list(_cut(told))
+    messages = list(cut_messages(told))
     if tuple(code for code, _ in messages) != _TOLD:
         raise Refused("ClientHello, ServerHello and CertificateRequest are needed for the client's signature")
     (_, client), (_, server), (_, request) = messages
@@ -66,7 +66,7 @@ def signed_messages(
     return b"".join(parts)
 
 
-def _cut(messages: bytes) -> Iterator[tuple[int, bytes]]:
+def cut_messages(messages: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and bytes of each message, header included. Raises: DecodeError."""
     reader = Reader(messages)
     while reader.remaining:

@@ -68,6 +68,17 @@ class RecordLimits:
     receive: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tolerate:
+    """TLS 1.3: what a server lets pass until the first record opens under the handshake's key.
+
+    `early_data` bytes of records of 0-RTT data are dropped unread (RFC 8446 section 4.2.10); and an alert may
+    come in clear, from a client that gives up before it uses any key.
+    """
+
+    early_data: int
+
+
 T = TypeVar("T")
 
 #: A handshake, or a part of one: yields steps, is sent their answers, returns its result.

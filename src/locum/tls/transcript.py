@@ -54,6 +54,12 @@ class Transcript:
         state.update(extra)
         return state.digest()
 
+    def hash_without(self, length: int) -> bytes:
+        """The hash of all but the last `length` bytes, which are a ClientHello's binders."""
+        assert self._algorithm is not None
+        with memoryview(self._messages) as view:
+            return self._algorithm.digest(view[: len(view) - length])
+
     @property
     def messages(self) -> bytes:
         """All messages so far."""

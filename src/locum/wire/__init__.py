@@ -1,1 +1,1 @@
-"""Bytes on the wire: a bounded cursor for reading and a buffer for writing; nothing of any protocol."""
+"""Bytes on the wire: a bounded cursor, a buffer for writing, and CBOR read strictly; nothing of any protocol."""

@@ -68,10 +68,15 @@ class Reader:
 
     def vector(self, size: int, *, minimum: int = 0, maximum: int | None = None) -> bytes:
         """Read a vector preceded by its length in `size` bytes; `minimum` and `maximum` bound that length."""
-        length = self.integer(size)
+        start = self._position + size
+        length = int.from_bytes(self._data[self._position : start], "big")
+        end = start + length
+        if start > self._end or end > self._end:
+            raise DecodeError(f"a vector of {length} bytes expected, {max(self._end - start, 0)} left")
         if length < minimum or (maximum is not None and length > maximum):
             raise DecodeError(f"vector of {length} bytes, outside {minimum}..{maximum}")
-        return self.block(length)
+        self._position = end
+        return self._data[start:end]
 
     def sub(self, size: int, *, minimum: int = 0, maximum: int | None = None) -> Reader:
         """Read a vector as `vector` does and return a reader of its content."""
@@ -130,8 +135,11 @@ class Writer:
         self._buffer += _U32(value)
 
     def vector(self, data: bytes, size: int) -> None:
-        """Append `data` preceded by its length in `size` bytes."""
-        self.integer(len(data), size)
+        """Append `data` preceded by its length in `size` bytes; ValueError when that does not fit."""
+        try:
+            self._buffer += len(data).to_bytes(size, "big")
+        except OverflowError as error:
+            raise ValueError(f"{len(data)} does not fit in {size} bytes") from error
         self._buffer += data
 
     @contextmanager

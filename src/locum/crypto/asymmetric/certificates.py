@@ -108,9 +108,18 @@ class PathValidator:
 
         Any of the purposes that IKE certificates have in practice will do. Raises: Rejected.
         """
-        find_path = _builder(_IKE_CA_POLICY, _IKE_PEER_POLICY, self._trusted, now).build_client_verifier()
+        return self._validate_nameless(chain, _IKE_CA_POLICY, _IKE_PEER_POLICY, "the peer", now)
+
+    def validate_client(self, chain: Sequence[bytes], *, now: float) -> Peer:
+        """Validate a TLS client's chain in DER, its own certificate first, whoever it is for. Raises: Rejected."""
+        return self._validate_nameless(chain, _CLIENT_CA_POLICY, _CLIENT_POLICY, "the client", now)
+
+    def _validate_nameless(
+        self, chain: Sequence[bytes], ca_policy: ExtensionPolicy, policy: ExtensionPolicy, who: str, now: float
+    ) -> Peer:
+        find_path = _builder(ca_policy, policy, self._trusted, now).build_client_verifier()
         return self._validate(
-            chain, b"", "the peer", lambda leaf, candidates: find_path.verify(leaf, candidates).chain, now
+            chain, b"", who, lambda leaf, candidates: find_path.verify(leaf, candidates).chain, now
         )
 
     @property
@@ -279,6 +288,7 @@ def public_key_hash(certificate: x509.Certificate) -> bytes:
 
 
 _SERVER_PURPOSES = frozenset((ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))
+_CLIENT_PURPOSES = frozenset((ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))
 #: RFC 4945 section 5.1.3.12 knows id-kp-ipsecIKE; certificates that VPN gateways have were made for TLS.
 _IKE_PURPOSES = _SERVER_PURPOSES | {ExtendedKeyUsageOID.IPSEC_IKE, ExtendedKeyUsageOID.CLIENT_AUTH}
 
@@ -288,42 +298,48 @@ def _check_authority_usage(policy: Policy, certificate: x509.Certificate, usage:
         raise ValueError("an authority's keyUsage does not allow it to sign certificates")
 
 
-def _check_purpose(policy: Policy, certificate: x509.Certificate, purposes: x509.ExtendedKeyUsage | None) -> None:
-    if not _is_for(_SERVER_PURPOSES, purposes):
-        raise ValueError("a certificate is not meant for servers (extendedKeyUsage)")
+_PurposeCheck = Callable[[Policy, x509.Certificate, x509.ExtendedKeyUsage | None], None]
 
 
-def _check_ike_purpose(
-    policy: Policy, certificate: x509.Certificate, purposes: x509.ExtendedKeyUsage | None
-) -> None:
-    if not _is_for(_IKE_PURPOSES, purposes):
-        raise ValueError("a certificate is not meant for IKE (extendedKeyUsage)")
+def _purpose_check(wanted: Collection[x509.ObjectIdentifier], whom: str) -> _PurposeCheck:
+    """A check that a certificate's extendedKeyUsage, if there is one, has one of the `wanted` purposes."""
+
+    def check(policy: Policy, certificate: x509.Certificate, purposes: x509.ExtendedKeyUsage | None) -> None:
+        if not _is_for(wanted, purposes):
+            raise ValueError(f"a certificate is not meant for {whom} (extendedKeyUsage)")
+
+    return check
 
 
 def _is_for(wanted: Collection[x509.ObjectIdentifier], purposes: x509.ExtendedKeyUsage | None) -> bool:
     return purposes is None or any(purpose in wanted for purpose in purposes)
 
 
-_CA_POLICY = (
-    ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
-    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_authority_usage)
-    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_purpose)
+def _authority_policy(check_purpose: _PurposeCheck) -> ExtensionPolicy:
+    return (
+        ExtensionPolicy.permit_all()
+        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
+        .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_authority_usage)
+        .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, check_purpose)
+    )
+
+
+def _leaf_policy(check_purpose: _PurposeCheck) -> ExtensionPolicy:
+    return ExtensionPolicy.permit_all().may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, check_purpose)
+
+
+_check_server_purpose = _purpose_check(_SERVER_PURPOSES, "servers")
+_check_client_purpose = _purpose_check(_CLIENT_PURPOSES, "clients")
+_check_ike_purpose = _purpose_check(_IKE_PURPOSES, "IKE")
+
+_CA_POLICY = _authority_policy(_check_server_purpose)
+_PEER_POLICY = _leaf_policy(_check_server_purpose).require_present(
+    x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
 )
-_PEER_POLICY = (
-    ExtensionPolicy.permit_all()
-    .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
-    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_purpose)
-)
-_IKE_CA_POLICY = (
-    ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
-    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_authority_usage)
-    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_ike_purpose)
-)
-_IKE_PEER_POLICY = ExtensionPolicy.permit_all().may_be_present(
-    x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_ike_purpose
-)
+_CLIENT_CA_POLICY = _authority_policy(_check_client_purpose)
+_CLIENT_POLICY = _leaf_policy(_check_client_purpose)
+_IKE_CA_POLICY = _authority_policy(_check_ike_purpose)
+_IKE_PEER_POLICY = _leaf_policy(_check_ike_purpose)
 
 
 def _subject(server_name: str) -> x509.DNSName | x509.IPAddress:

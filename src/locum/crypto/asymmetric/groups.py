@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from locum.crypto.asymmetric.finite_field import FiniteFieldGroup, ffdhe
 from locum.errors import Incompatible, Misbehaved
 
-#: FIPS 203 section 8: the lengths of ML-KEM ciphertexts, in bytes.
+#: FIPS 203 section 8: the lengths of ML-KEM ciphertexts, and of an encapsulation key, in bytes.
 MLKEM768_CIPHERTEXT_LENGTH = 1088
 _MLKEM1024_CIPHERTEXT_LENGTH = 1568
+_MLKEM768_KEY_LENGTH = 1184
 #: SEC 1 section 2.3.3: an uncompressed P-256 point.
 _P256_POINT_LENGTH = 65
 _UNCOMPRESSED = 4
@@ -181,6 +182,13 @@ def _start_secp256r1mlkem768() -> KeyAgreement:
     return _hybrid(_start_curve(ec.SECP256R1()), _start_mlkem768(), _P256_POINT_LENGTH)
 
 
+def _respond_hybrid(first: str, second: str, first_length: int, peer_share: bytes) -> tuple[bytes, bytes]:
+    """Two groups as one, for a responder; the peer's share in the first has `first_length` bytes."""
+    first_share, first_secret = respond(first, peer_share[:first_length])
+    second_share, second_secret = respond(second, peer_share[first_length:])
+    return first_share + second_share, first_secret + second_secret
+
+
 def _start_ffdhe(bits: int) -> KeyAgreement:
     return start_finite_field(ffdhe(bits))
 
@@ -206,4 +214,6 @@ _MAKERS: dict[str, Callable[[], KeyAgreement]] = {
 _ENCAPSULATIONS: dict[str, Callable[[bytes], tuple[bytes, bytes]]] = {
     "MLKEM768": partial(_encapsulate, mlkem.MLKEM768PublicKey, "ML-KEM-768"),
     "MLKEM1024": partial(_encapsulate, mlkem.MLKEM1024PublicKey, "ML-KEM-1024"),
+    "SECP256R1MLKEM768": partial(_respond_hybrid, "SECP256R1", "MLKEM768", _P256_POINT_LENGTH),
+    "X25519MLKEM768": partial(_respond_hybrid, "MLKEM768", "X25519", _MLKEM768_KEY_LENGTH),
 }

@@ -6,6 +6,7 @@ points are needed here; two that only IKE has go by names that no protocol gives
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -114,6 +115,13 @@ class Scheme:
     hash: hashes.HashAlgorithm | None = None
     legacy: bool = False
     bare: bool = False
+    #: Bytes of the content, where it is bare and has no other length.
+    length: int | None = None
+
+    @property
+    def elliptic(self) -> bool:
+        """True for ECDSA, on whichever curve."""
+        return self.kind in _ELLIPTIC
 
     @property
     def pss(self) -> bool:
@@ -132,6 +140,7 @@ class Scheme:
 
 
 _SHA256, _SHA384, _SHA512 = hashes.SHA256(), hashes.SHA384(), hashes.SHA512()
+_SHA1, _SHA224 = hashes.SHA1(), hashes.SHA224()  # noqa: S303
 
 #: Every implemented scheme by its IANA name, the most preferred first.
 SCHEMES: dict[str, Scheme] = {
@@ -165,8 +174,22 @@ IKE_RSA_HASH = "IKE_RSA_PKCS1_HASH"
 _IKE_SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        Scheme(IKE_RSA_SHA1, KeyKind.RSA, hashes.SHA1(), legacy=True),  # noqa: S303
+        Scheme(IKE_RSA_SHA1, KeyKind.RSA, _SHA1, legacy=True),
         Scheme(IKE_RSA_HASH, KeyKind.RSA, legacy=True, bare=True),
+    )
+}
+
+#: Bytes of MD5 followed by SHA-1, which TLS before 1.2 signs with RSA without a DigestInfo (RFC 4346 section 4.7).
+_MD5_SHA1_LENGTH = 36
+#: Schemes with hashes that are weak: signed for those who have nothing else, never verified in a handshake.
+LEGACY_SCHEMES: dict[str, Scheme] = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("RSA_PKCS1_MD5_SHA1", KeyKind.RSA, legacy=True, bare=True, length=_MD5_SHA1_LENGTH),
+        Scheme("RSA_PKCS1_SHA1", KeyKind.RSA, _SHA1, legacy=True),
+        Scheme("RSA_PKCS1_SHA224", KeyKind.RSA, _SHA224, legacy=True),
+        Scheme("ECDSA_SHA1", KeyKind.OTHER_CURVE, _SHA1),
+        Scheme("ECDSA_SHA224", KeyKind.OTHER_CURVE, _SHA224),
     )
 }
 
@@ -223,22 +246,49 @@ def sign(name: str, key: PrivateKeyTypes, content: bytes, *, prehashed: bool = F
     Raises: Incompatible when the scheme is not implemented or the key cannot sign under it; ValueError when a
     digest has the wrong length or the scheme takes none.
     """
-    scheme = SCHEMES.get(name) or _IKE_SCHEMES.get(name)
-    if scheme is None:
-        raise Incompatible(f"the signature scheme {name} is not implemented")
-    if prehashed and scheme.hash is None:
+    return signer(name, key, prehashed=prehashed)(content)
+
+
+def signer(name: str, key: PrivateKeyTypes, *, prehashed: bool = False) -> Callable[[bytes], bytes]:
+    """What makes of a content its signature, as `sign` does: worth keeping by whoever signs more than once.
+
+    Raises: Incompatible, ValueError as `sign`, which the result raises for a digest of the wrong length.
+    """
+    scheme = signing_scheme(name)
+    if scheme.hash is None and not scheme.bare and prehashed:
         raise ValueError(f"{name} signs the whole content, not a digest")
     match key:
         case rsa.RSAPrivateKey() if scheme.bare:
-            return key.sign(content, padding.PKCS1v15(), NoDigestInfo())
+            return _bare_signer(key, scheme.length)
         case rsa.RSAPrivateKey() if scheme.kind in (KeyKind.RSA, KeyKind.RSA_PSS) and scheme.hash:
+            rsa_sign, rsa_padding = key.sign, _rsa_padding(scheme, scheme.hash)
             rsa_hash = Prehashed(scheme.hash) if prehashed else scheme.hash
-            return key.sign(content, _rsa_padding(scheme, scheme.hash), rsa_hash)
+            return lambda content: rsa_sign(content, rsa_padding, rsa_hash)
         case ec.EllipticCurvePrivateKey() if scheme.kind in _ELLIPTIC and scheme.hash:
-            return key.sign(content, ec.ECDSA(Prehashed(scheme.hash) if prehashed else scheme.hash))
+            ec_sign, ecdsa = key.sign, ec.ECDSA(Prehashed(scheme.hash) if prehashed else scheme.hash)
+            return lambda content: ec_sign(content, ecdsa)
         case _ if (simple := _SIMPLE_SIGNERS.get(scheme.kind)) is not None and isinstance(key, simple):
-            return key.sign(content)
+            return key.sign
     raise Incompatible(f"the private key cannot sign under {name}")
+
+
+def signing_scheme(name: str) -> Scheme:
+    """The scheme of this name that a private key may sign under. Raises: Incompatible when it is none."""
+    scheme = SCHEMES.get(name) or _IKE_SCHEMES.get(name) or LEGACY_SCHEMES.get(name)
+    if scheme is None:
+        raise Incompatible(f"the signature scheme {name} is not implemented")
+    return scheme
+
+
+def _bare_signer(key: rsa.RSAPrivateKey, length: int | None) -> Callable[[bytes], bytes]:
+    """RSASSA-PKCS1-v1_5 without a DigestInfo, over contents of this length."""
+
+    def sign_bare(content: bytes) -> bytes:
+        if length not in (None, len(content)):
+            raise ValueError(f"the content has {len(content)} bytes and not {length}")
+        return key.sign(content, padding.PKCS1v15(), NoDigestInfo())
+
+    return sign_bare
 
 
 _SIMPLE_SIGNERS: dict[

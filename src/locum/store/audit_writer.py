@@ -1,4 +1,4 @@
-"""The way of audit entries from the delegate to the store: a bounded queue, and one thread that empties it.
+"""The way of audit entries from a role to the store: a bounded queue, and one thread that empties it.
 
 Never knows what an entry says, and never makes a handshake wait: when the store cannot take entries they are
 kept, and when the queue is full too they are counted.
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 Entry = TypeVar("Entry")
 
-#: Entries kept while the store takes none: about ten minutes of fifteen handshakes a second.
+#: Entries kept while the store takes none: about ten minutes of fifteen entries a second.
 CAPACITY = 10_000
 #: Entries written in one transaction.
 BATCH = 500
-#: Seconds between two writes, so that a busy delegate writes many entries at once.
+#: Seconds between two writes, so that a busy role writes many entries at once.
 INTERVAL = 0.25
 #: Seconds between two attempts while the store takes none.
 RETRY_INTERVAL = 2.0

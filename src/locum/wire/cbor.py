@@ -1,6 +1,6 @@
 """How a frozen dataclass becomes a CBOR map with integer keys, and back, strictly (RFC 8949).
 
-Knows kinds of values and their limits; no message and no operation.
+Knows kinds of values and their limits; no protocol, no message and no operation.
 """
 
 from __future__ import annotations
@@ -9,19 +9,23 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import cbor2
 
 from locum.errors import DecodeError
 from locum.values import dataclass
 
-#: The key under which every map says which message it is.
+#: The key under which a map says which message it is, where nothing else does.
 TYPE = 0
+#: The number of a message whose map does not say which one it is.
+UNTYPED = -1
 #: Containers within containers: message, map, list of byte strings, and one to spare.
 _MAX_DEPTH = 4
 #: Lists of code points remembered, written and read: they are the same in nearly every handshake.
 _CACHED = 256
+
+T = TypeVar("T", list[Any], dict[Any, Any])
 
 
 # --- what a value may be ----------------------------------------------------------------------------------
@@ -166,6 +170,8 @@ def blobs(count: int, each: int, total: int) -> Kind:
 class Shape:
     """One message: its class, the number of its type, and key, name and kind of each field.
 
+    The number is `UNTYPED` where something outside the map says which message it is.
+
     A field at the default that its dataclass gives it is not written; one without a default must be there.
     `known` has, by names of fields, what the receiver can take a value from instead: a function of the context,
     which is the same at both ends. Such a field is written when it differs from that.
@@ -200,7 +206,7 @@ class Shape:
 
     def encode(self, message: Any, context: Any = None) -> dict[int, Any]:
         """The map for `message`."""
-        encoded: dict[int, Any] = {TYPE: self.type}
+        encoded: dict[int, Any] = {} if self.type == UNTYPED else {TYPE: self.type}
         for key, (name, kind, default, known) in self._fields.items():
             value = getattr(message, name)
             expected = default if known is None else known(context)
@@ -212,7 +218,7 @@ class Shape:
         """The message of a map. Raises: DecodeError when a key is unknown, missing or has a wrong value."""
         values: dict[str, Any] = {}
         for key, value in encoded.items():
-            if key == TYPE:
+            if key == TYPE and self.type != UNTYPED:
                 continue
             described = self._fields.get(key)
             if described is None:
@@ -254,11 +260,12 @@ class _NoTags(dict[int, Callable[..., Any]]):
 
 _NO_TAGS = _NoTags()
 _INTEGER_KEYS = frozenset((int,))
+_CONTAINERS: dict[type, str] = {list: "array", dict: "map"}
 
 
-def dump_array(items: list[Any]) -> bytes:
-    """Write one array in preferred serialization."""
-    return cbor2.dumps(items)
+def dump(item: list[Any] | dict[int, Any]) -> bytes:
+    """Write one array or map in preferred serialization."""
+    return cbor2.dumps(item)
 
 
 def load_array(payload: bytes, maximum: int) -> list[Any]:
@@ -266,6 +273,22 @@ def load_array(payload: bytes, maximum: int) -> list[Any]:
 
     Raises: DecodeError, also for tags, indefinite lengths, and keys that occur twice or are no integers.
     """
+    items = _load(payload, maximum, list)
+    # To Python false and true, and 0.0 and 1.0, are the same keys as 0 and 1.
+    if any(type(item) is dict and not _INTEGER_KEYS.issuperset(map(type, item)) for item in items):
+        raise DecodeError("a key that is no integer")
+    return items
+
+
+def load_map(payload: bytes, maximum: int) -> dict[int, Any]:
+    """As `load_array`, one map whose keys are integers."""
+    item = _load(payload, maximum, dict)
+    if not _INTEGER_KEYS.issuperset(map(type, item)):
+        raise DecodeError("a key that is no integer")
+    return item
+
+
+def _load(payload: bytes, maximum: int, container: type[T]) -> T:
     if len(payload) > maximum:
         raise DecodeError(f"a message of {len(payload)} bytes, more than {maximum}")
     try:
@@ -277,13 +300,10 @@ def load_array(payload: bytes, maximum: int) -> list[Any]:
             semantic_decoders=_NO_TAGS,
         )
         # One comparison finds trailing bytes and every longer form of a number or length.
-        preferred = type(message) is list and cbor2.dumps(message) == payload
+        preferred = type(message) is container and cbor2.dumps(message) == payload
     except Exception as error:
         raise DecodeError(f"not CBOR as this protocol uses it: {error}") from None
     if not preferred:
-        raise DecodeError("not one CBOR array in preferred serialization")
-    items: list[Any] = message
-    # To Python false and true, and 0.0 and 1.0, are the same keys as 0 and 1.
-    if any(type(item) is dict and not _INTEGER_KEYS.issuperset(map(type, item)) for item in items):
-        raise DecodeError("a key that is no integer")
-    return items
+        raise DecodeError(f"not one CBOR {_CONTAINERS[container]} in preferred serialization")
+    item: T = message
+    return item

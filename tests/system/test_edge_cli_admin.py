@@ -190,6 +190,36 @@ def test_replacing_gives_a_new_certificate_and_keeps_the_servers(node: Shell) ->
     assert (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days == 7
 
 
+def test_replacing_keeps_the_permissions_that_are_not_named(node: Shell) -> None:
+    import_key(node, "other", 1)
+    options = ("--allow", "both", "--role", "both", "--certificate", "--rate", "7")
+    node.ok("enroll", "edge", "edge-1", "--out", "edge-1", *SERVER, "--key", "web", *options)
+    [before] = enrolled()
+    node.ok("enroll", "edge", "edge-1", "--out", "edge-1", "--replace", "--allow", "bound", "--no-certificate")
+    [after] = enrolled()
+    assert (
+        (after.keys, after.roles, after.rate)
+        == (before.keys, before.roles, before.rate)
+        == (
+            ("web",),
+            EdgeRole.BOTH,
+            7.0,
+        )
+    )
+    assert (after.allow, after.certificates) == (Allow.BOUND, False)
+    node.ok("enroll", "edge", "edge-1", "--out", "edge-1", "--replace", "--key", "other")
+    assert enrolled()[0].keys == ("other",)
+
+
+def test_the_next_step_is_one_that_the_edge_may_take(node: Shell) -> None:
+    for name, options, command in (
+        ("site", (), "locum edge --credential site"),
+        ("agent", ("--allow", "raw"), "locum pkcs11 --credential agent"),
+        ("client", ("--role", "client"), "locum pkcs11 --credential client"),
+    ):
+        assert command in node.ok("enroll", "edge", name, "--out", name, *SERVER, *options).err
+
+
 def test_the_credential_of_another_edge_is_not_replaced(node: Shell) -> None:
     node.ok("enroll", "edge", "edge-1", "--out", "edge-1", *SERVER)
     refused = node.refused("enroll", "edge", "edge-2", "--out", "edge-1", *SERVER, "--replace")

@@ -375,15 +375,23 @@ def test_certificates_are_for_edges_that_may_fetch_them_and_use_their_keys() -> 
     assert code(ask(connection, CertificateQuery(server_name="p256.example.com"))) is ErrorCode.CRYPTO
 
 
-def test_all_edges_get_the_same_root_of_ticket_keys() -> None:
-    bench = Bench(KEYS, [edge("one"), edge("two")])
-    first, second = (
-        decode_answer(TicketsQuery(), ask(bench.connection(name), TicketsQuery()).payload)
-        for name in ("one", "two")
-    )
-    assert isinstance(first, TicketsAnswer)
+def test_edges_that_may_use_the_same_keys_get_the_same_root_of_ticket_keys() -> None:
+    bench = Bench(KEYS, [edge("one", keys=("p256", "rsa")), edge("two", keys=("rsa", "p256"))])
+    first, second = tickets_of(bench, "one", "two")
     assert first == second
     assert 0 < first.lifetime <= 600
+
+
+def test_an_edge_of_other_keys_cannot_open_the_tickets_of_this_ones_sites() -> None:
+    bench = Bench(KEYS, [edge("one", keys=("p256", "rsa")), edge("two", keys=("p256",)), edge("three")])
+    assert len({answer.root for answer in tickets_of(bench, "one", "two", "three")}) == 3
+
+
+def tickets_of(bench: Bench, *edges: str) -> list[TicketsAnswer]:
+    answers = [ask(bench.connection(name), TicketsQuery()).payload for name in edges]
+    found = [decode_answer(TicketsQuery(), each) for each in answers]
+    assert all(isinstance(each, TicketsAnswer) for each in found)
+    return found  # type: ignore[return-value]
 
 
 def test_what_was_sealed_for_an_edge_is_opened_for_it_alone_and_for_a_time() -> None:

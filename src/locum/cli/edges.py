@@ -39,16 +39,22 @@ KeyOption = Annotated[
     ),
 ]
 AllowOption = Annotated[
-    Allow,
+    Allow | None,
     typer.Option(
         "--allow",
-        help="bound: only what is part of a TLS handshake; raw: whatever it brings, as OpenSSL's engine needs.",
+        help="bound: only what is part of a TLS handshake; raw: whatever it brings, as OpenSSL's engine needs. "
+        "New edges: bound.",
     ),
 ]
-RoleOption = Annotated[EdgeRole, typer.Option("--role", help="Whose handshakes it may have signed.")]
-CertificateOption = Annotated[bool, typer.Option("--certificate", help="It may fetch certificates, too.")]
+RoleOption = Annotated[
+    EdgeRole | None, typer.Option("--role", help="Whose handshakes it may have signed. New edges: server.")
+]
+CertificateOption = Annotated[
+    bool | None,
+    typer.Option("--certificate/--no-certificate", help="Whether it may fetch certificates, too. New edges: no."),
+]
 RateOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--rate", min=0.0, max=RATE_LIMIT, help="Operations per second in the long run; 0 is the server's default."
     ),
@@ -76,14 +82,10 @@ def list_edges(
 def permit_edge(
     name: NameArgument,
     key: KeyOption = None,
-    allow: Annotated[Allow | None, typer.Option("--allow", help="As with `locum enroll edge`.")] = None,
-    role: Annotated[EdgeRole | None, typer.Option("--role", help="As with `locum enroll edge`.")] = None,
-    certificate: Annotated[
-        bool | None, typer.Option("--certificate/--no-certificate", help="Whether it may fetch certificates.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", min=0.0, max=RATE_LIMIT, help="As with `locum enroll edge`.")
-    ] = None,
+    allow: AllowOption = None,
+    role: RoleOption = None,
+    certificate: CertificateOption = None,
+    rate: RateOption = None,
     data: DataOption = DEFAULT_DATA,
     config_file: ConfigOption = None,
 ) -> None:
@@ -96,12 +98,13 @@ def permit_edge(
         before = store.edges.get(name)
         if before is None:
             raise ConfigurationError(f"no edge is called {name!r}; see: locum edges list")
-        permissions = Permissions(
-            keys=before.keys if key is None else chosen_keys(store, key, configuration),
-            allow=before.allow if allow is None else allow,
-            roles=before.roles if role is None else role,
-            certificates=before.certificates if certificate is None else certificate,
-            rate=before.rate if rate is None else rate,
+        permissions = changed_permissions(
+            before,
+            keys=chosen_keys(store, key, configuration) if key else None,
+            allow=allow,
+            roles=role,
+            certificates=certificate,
+            rate=rate,
         )
         edge = store.edges.permit(name, permissions, actor=actor())
     if not before.allow.raw:
@@ -118,6 +121,25 @@ def remove_edge(name: NameArgument, data: DataOption = DEFAULT_DATA, config_file
 
 
 # --- what `locum enroll edge` needs too -------------------------------------------------------------------
+
+
+def changed_permissions(
+    before: Edge | Permissions,
+    *,
+    keys: tuple[str, ...] | None,
+    allow: Allow | None,
+    roles: EdgeRole | None,
+    certificates: bool | None,
+    rate: float | None,
+) -> Permissions:
+    """What was permitted before, but for what is given. Raises: as `Permissions`."""
+    return Permissions(
+        keys=before.keys if keys is None else keys,
+        allow=before.allow if allow is None else allow,
+        roles=before.roles if roles is None else roles,
+        certificates=before.certificates if certificates is None else certificates,
+        rate=before.rate if rate is None else rate,
+    )
 
 
 def chosen_keys(store: Store, named: list[str] | None, configuration: config.Configuration) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from locum.cli.edges import (
     KeyOption,
     RateOption,
     RoleOption,
+    changed_permissions,
     chosen_keys,
     described,
     warn_of_raw,
@@ -29,7 +30,7 @@ from locum.keys.credential import AUTHORITY_FILE, CERTIFICATE_FILE, CREDENTIAL_F
 from locum.keys.link_pki import DAY, EDGE_LIFETIME, SERVER_NAME, Issued, LinkIssuer, new_authority, pem_of
 from locum.names import HostPort
 from locum.node import config
-from locum.store import Allow, Edge, EdgeRole, LinkAuthority, Permissions, Store
+from locum.store import Edge, LinkAuthority, Permissions, Store
 
 #: What a credential consists of.
 FILES = (CREDENTIAL_FILE, CERTIFICATE_FILE, KEY_FILE, AUTHORITY_FILE)
@@ -42,10 +43,10 @@ def enroll_edge(
         Path, typer.Option("--out", metavar="DIR", help="Where to write its credential; made if need be.")
     ],
     key: KeyOption = None,
-    allow: AllowOption = Allow.BOUND,
-    role: RoleOption = EdgeRole.SERVER,
-    certificate: CertificateOption = False,
-    rate: RateOption = 0.0,
+    allow: AllowOption = None,
+    role: RoleOption = None,
+    certificate: CertificateOption = None,
+    rate: RateOption = None,
     server: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,7 +58,11 @@ def enroll_edge(
     ] = None,
     days: Annotated[int, typer.Option("--days", min=1, help="How long its certificate is good.")] = DEFAULT_DAYS,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Give an edge that is enrolled a new certificate; the old one ends.")
+        bool,
+        typer.Option(
+            "--replace",
+            help="Give an edge that is enrolled a new certificate; the old one ends. What is not named stays.",
+        ),
     ] = False,
     data: DataOption = DEFAULT_DATA,
     config_file: ConfigOption = None,
@@ -67,14 +72,27 @@ def enroll_edge(
     before = _existing(out, name, replace=replace)
     servers = _servers(server, before, configuration)
     with open_store(data, config_file, create=True) as store:
-        keys = chosen_keys(store, key, configuration)
-        permissions = Permissions(keys=keys, allow=allow, roles=role, certificates=certificate, rate=rate)
+        enrolled = store.edges.get(name) if replace else None
+        permissions = changed_permissions(
+            enrolled or Permissions(keys=chosen_keys(store, key, configuration)),
+            keys=chosen_keys(store, key, configuration) if key else None,
+            allow=allow,
+            roles=role,
+            certificates=certificate,
+            rate=rate,
+        )
         edge = _enroll(store, name, out, before, servers, permissions, lifetime=days * DAY, replace=replace)
         warn_of_raw(permissions)
         say(f"enrolled edge {name} ({described(edge)})")
         say(f"wrote {out} for {', '.join(map(str, servers))}")
         if before is None:
-            note(f"next, on the edge: locum edge --credential {out} --listen ADDR:PORT --backend ADDR:PORT")
+            note(f"next, on the edge: {_next_command(out, permissions)}")
+
+
+def _next_command(out: Path, permissions: Permissions) -> str:
+    if permissions.roles.server and permissions.allow.bound:
+        return f"locum edge --credential {out} --listen ADDR:PORT --backend ADDR:PORT"
+    return f"locum pkcs11 --credential {out} --socket PATH"
 
 
 def _enroll(

@@ -11,7 +11,8 @@ from locum.edge.certificate_files import CertificateFiles
 from locum.edge.certificates import CertificateIndex, Choice, Served
 from locum.edge.fetched import FetchedCertificates
 from locum.edge.key_ring import KeyRing
-from locum.errors import OperationError, Refused
+from locum.errors import OperationError
+from locum.tls.alerts import UnrecognizedName
 from locum.tls.server_operations import ServerStartRequest
 
 
@@ -51,7 +52,8 @@ class Sites:
             if choice is not None:
                 return choice
         if not index:
-            raise Refused(f"there is no certificate for {request.server_name or 'a client that names no site'!r}")
+            asked = repr(request.server_name) if request.server_name else "a client that names no site"
+            raise UnrecognizedName(f"there is no certificate for {asked}")
         return index.choose(request)
 
     def look(self) -> None:

@@ -177,7 +177,7 @@ class Answering:
         if isinstance(query, TicketsQuery):
             if not grant.edge.roles.server:
                 raise RequestFault(ErrorCode.CRYPTO, "this edge is no TLS server")
-            return self._service.state.secrets.tickets(self._service.now())
+            return self._service.state.secrets.tickets(grant.edge.keys, self._service.now())
         if not grant.edge.certificates:
             raise RequestFault(ErrorCode.CRYPTO, "this edge may not fetch certificates")
         if isinstance(query, CertificateNamesQuery):

@@ -5,6 +5,8 @@ Never knows who may ask for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from locum.crypto.symmetric import AES_256_GCM, SHA256, AuthenticationFailed, hkdf_expand
 from locum.keyless.errors import RequestFault
 from locum.keyless.queries import TicketsAnswer
@@ -36,12 +38,17 @@ class SharedSecrets:
     def __repr__(self) -> str:
         return "<SharedSecrets>"
 
-    def tickets(self, now: float) -> TicketsAnswer:
-        """The root of the keys for session tickets, as edges are told it."""
+    def tickets(self, keys: Iterable[str], now: float) -> TicketsAnswer:
+        """The root of the keys for session tickets, as edges are told it that may use exactly these private keys.
+
+        A ticket contains what a session's keys come from. So edges share them only where each of them could have
+        made the session itself.
+        """
+        scope = SHA256.digest(b"\0".join(sorted(name.encode() for name in keys)))
         period = int(now // ROOT_PERIOD)
         remaining = (period + 1) * ROOT_PERIOD - int(now)
         return TicketsAnswer(
-            root=self._derived(_TICKET_LABEL, period),
+            root=self._derived(_TICKET_LABEL + scope, period),
             epoch_seconds=TICKET_EPOCH,
             lifetime=min(ROOT_LIFETIME, remaining),
         )

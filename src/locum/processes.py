@@ -167,19 +167,32 @@ class _Supervisor:
                     os.kill(child.pid, number)
 
     def _start(self, child: _Child) -> None:
-        reading, writing = os.pipe()
+        """Start a worker; while the system has no room for its process, the others go on without it."""
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        # Until the child has its own handlers, its signals would be taken for the parent's.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        ends: tuple[int, ...] = ()
+        try:
+            reading, writing = ends = os.pipe()
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for end in ends:
+                os.close(end)
+            self._not_started(child, error)
+            return
         if pid == 0:
             # Nothing of the parent's stack may run in the child: it leaves by os._exit alone.
             code = 1
             try:
                 self._leave_parent(reading, parent)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 code = _work(child.worker, writing)
             finally:
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(writing)
         child.pid, child.pipe, child.report, child.ready = pid, reading, b"", False
         child.started = time.monotonic()
@@ -242,8 +255,13 @@ class _Supervisor:
             extra={"worker": child.worker.name, "code": code, "delay": child.delay}
             | ({"reason": reason} if reason else {}),
         )
-        child.due = now + child.delay
-        child.delay = min(LONGEST_DELAY, child.delay * 2)
+        _postpone(child, now)
+
+    def _not_started(self, child: _Child, error: OSError) -> None:
+        if not self._announced:
+            raise ConfigurationError(f"the {child.worker.name} cannot be started: {error.strerror}")
+        log.error("worker cannot be started", extra={"worker": child.worker.name, "error": error.strerror})
+        _postpone(child, time.monotonic())
 
     def _kill(self) -> None:
         """End whoever is left, at once."""
@@ -255,6 +273,11 @@ class _Supervisor:
             if child.pipe >= 0:
                 os.close(child.pipe)
                 child.pipe = -1
+
+
+def _postpone(child: _Child, now: float) -> None:
+    child.due = now + child.delay
+    child.delay = min(LONGEST_DELAY, child.delay * 2)
 
 
 def _noted(number: int, frame: FrameType | None) -> None:

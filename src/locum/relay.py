@@ -105,8 +105,6 @@ class TlsSide(asyncio.Protocol):
 
     def attach(self, relay: Relay) -> None:
         """The plain side is there: hand over what came early."""
-        assert self._tls is not None
-        self._relay = relay
         for data in (relay.preamble, *self._early):
             if data:
                 relay.inner.write(data)
@@ -115,7 +113,10 @@ class TlsSide(asyncio.Protocol):
             relay.inner.write_eof()
         if self.lost.done():
             self._tell_lost(relay, self.lost.result())
-        elif not self._tls.is_reading():
+            return
+        assert self._tls is not None
+        self._relay = relay
+        if not self._tls.is_reading():
             self._tls.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -138,8 +139,10 @@ class TlsSide(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set_result(exc)
         self._speak(False)
-        if self._relay is not None:
-            self._tell_lost(self._relay, exc)
+        # What is over refers to itself no more: it goes at once, and not when the collector finds it.
+        relay, self._relay, self._tls = self._relay, None, None
+        if relay is not None:
+            self._tell_lost(relay, exc)
 
     def _tell_lost(self, relay: Relay, exc: Exception | None) -> None:
         # Whoever has closed its own direction may find the other one ended without ceremony: many peers do so.
@@ -162,7 +165,8 @@ class PlainSide(asyncio.BufferedProtocol):
     """What comes over the plain connection."""
 
     def __init__(self, relay: Relay) -> None:
-        self._relay = relay
+        #: None when the relay is closed: what comes after that is for nobody.
+        self._relay: Relay | None = relay
         self._view = read_room()
         self._transport: asyncio.Transport | None = None
         #: True when the plain side has closed its direction.
@@ -171,35 +175,45 @@ class PlainSide(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._relay.outer.attach(self._relay)
+        if self._relay is not None:
+            self._relay.outer.attach(self._relay)
+        else:
+            self._transport.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._relay.touch()
-        self._relay.tls.write(self._view[:nbytes])
+        if self._relay is not None:
+            self._relay.touch()
+            self._relay.tls.write(self._view[:nbytes])
 
     def eof_received(self) -> bool:
         self.ended = True
-        self._relay.tls.write_eof()
-        if self._end_sent:
-            self._relay.ended(None)
+        if self._relay is not None:
+            self._relay.tls.write_eof()
+            if self._end_sent:
+                self._relay.ended(None)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if isinstance(exc, OSError) and not self._relay.done.done():
+        relay = self._relay
+        if relay is None:
+            return
+        if isinstance(exc, OSError) and not relay.done.done():
             # Without close_notify: what the peer has got may not be all.
-            self._relay.tls.abort()
-            self._relay.ended(Unavailable(f"the plain connection was lost: {what_failed(exc)}"))
-        self._relay.ended(None)
+            relay.tls.abort()
+            relay.ended(Unavailable(f"the plain connection was lost: {what_failed(exc)}"))
+        relay.ended(None)
 
     def pause_writing(self) -> None:
-        self._relay.tls.pause_reading()
+        if self._relay is not None:
+            self._relay.tls.pause_reading()
 
     def resume_writing(self) -> None:
-        self._relay.tls.resume_reading()
+        if self._relay is not None:
+            self._relay.tls.resume_reading()
 
     def write(self, data: Buffer) -> None:
         """To the plain side."""
@@ -211,7 +225,7 @@ class PlainSide(asyncio.BufferedProtocol):
         self._end_sent = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write_eof()
-        if self.ended:
+        if self.ended and self._relay is not None:
             self._relay.ended(None)
 
     def pause_reading(self) -> None:
@@ -232,5 +246,6 @@ class PlainSide(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close the connection after what was written to it."""
+        self._relay = None
         if self._transport is not None:
             self._transport.close()

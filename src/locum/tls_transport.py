@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from locum.crypto.symmetric import Buffer
-from locum.errors import LocumError, Unavailable
+from locum.errors import LocumError, Misbehaved, Unavailable
 from locum.text import what_failed
 from locum.tls.connection import CloseReceived, Connection, DataReceived, Event, TicketReceived
 from locum.tls.registry import ProtocolVersion
@@ -30,6 +30,9 @@ WRITE_CHUNK = 262_144
 
 #: Seconds that a closed connection waits for the peer's end of the stream, and for more of its own bytes to leave.
 CLOSE_TIMEOUT = 5.0
+
+#: Bytes of answers to the peer's KeyUpdates and the like that it has not taken, before it is cut off.
+ANSWERS_LIMIT = 65_536
 
 #: Session tickets kept for `get_extra_info("session_tickets")`, the latest.
 MAXIMUM_TICKETS = 8
@@ -137,8 +140,10 @@ class Wire(asyncio.BufferedProtocol):
         self._ended = True
         self._lost = exc if isinstance(exc, OSError) else None
         self._wake()
-        if self._tls is not None:
-            self._tls.lost(exc)
+        # What is over refers to itself no more: it goes at once, and not when the collector finds it.
+        tls, self._tls = self._tls, None
+        if tls is not None:
+            tls.lost(exc)
 
     def pause_writing(self) -> None:
         if self._tls is not None:
@@ -189,6 +194,7 @@ class TlsTransport(asyncio.Transport):
         self._end_received = False
         self._application_paused = False
         self._error: Exception | None = None
+        self._answers = 0
         self._close_timer: asyncio.TimerHandle | None = None
         self._begin = tuple(events)
 
@@ -220,7 +226,7 @@ class TlsTransport(asyncio.Transport):
             self._flush(connection)
             self._break(error)
             return
-        self._flush(connection)
+        self._answer(connection)
         self._dispatch(connection.events())
 
     def ended(self) -> bool:
@@ -360,6 +366,17 @@ class TlsTransport(asyncio.Transport):
                 return tuple(self._tickets)
             case _:
                 return self._tcp.get_extra_info(name, default)
+
+    def _answer(self, connection: Connection) -> None:
+        """Send what the peer's messages demand. An application can be paused, and one who demands cannot."""
+        data = connection.data_to_send()
+        if not data:
+            return
+        self._answers = len(data) + (self._answers if self._tcp.get_write_buffer_size() else 0)
+        self._wire.send(data)
+        if self._answers > ANSWERS_LIMIT:
+            self._error = Misbehaved(f"{self.peer} demands more and more answers, and takes none")
+            self.abort()
 
     def _flush(self, connection: Connection) -> None:
         data = connection.data_to_send()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from locum.errors import LocumError
 from locum.keyless.errors import error_of
 from locum.keyless.frames import Frame, FrameReader, encode_error, encode_frame, encode_response
-from locum.keyless.opcodes import strip_block
 from locum.keyless.operations import CertificateVerify, Decrypt, MasterSecret, Role, ServerKeyExchange, Sign
 from locum.keyless.queries import (
     CertificateAnswer,
@@ -66,13 +65,6 @@ def _answer(query: Query) -> Callable[[bytes], None]:
     return target
 
 
-def _block(data: bytes) -> None:
-    try:
-        strip_block(data)
-    except LocumError:
-        return
-
-
 _MASTER_SECRET = MasterSecret(b"c" * 256, 0x0303, b"c" * 32, b"r" * 32, b"s" * 32, "sha384", True, b"m" * 80)
 _REQUESTS = (
     Sign("ECDSA_SECP256R1_SHA256", b"d" * 32),
@@ -105,7 +97,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "certificate_answer": _answer(CertificateQuery(server_name="a.test")),
     "names_answer": _answer(CertificateNamesQuery()),
     "tickets_answer": _answer(TicketsQuery()),
-    "block": _block,
 }
 SEEDS: dict[str, list[bytes]] = {
     "requests": [encode_request(1, request) for request in _REQUESTS],

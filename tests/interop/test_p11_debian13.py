@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ pytestmark = [
 class Stage:
     """The agent outside, and a directory inside of the tree with what a server needs for one key."""
 
-    def __init__(self, running: ExitStack, kind: str, *, raw: bool) -> None:
+    def __init__(
+        self, running: ExitStack, kind: str, *, raw: bool = False, program: Program = Program.NGINX
+    ) -> None:
         self._running = running
         name = running.enter_context(tempfile.TemporaryDirectory(prefix="locum-", dir=TREE / "srv"))
         self.outside = Path(name)
@@ -54,29 +57,23 @@ class Stage:
             agent_process(self.outside, {"key": self.issued.key}, raw=raw, uids=users)
         )
         use = Use(socket=self.inside / "p11.sock", key="key", directory=self.inside, modules=MODULES)
-        self.parts = {part.name: part.content for part in settings_for(Program.NGINX, Stack.PROVIDER, use)}
+        self.parts = {part.name: part.content for part in settings_for(program, Stack.PROVIDER, use)}
         for file_name in ("openssl.cnf", "key.pem"):
             (self.outside / file_name).write_text(self.parts[file_name])
-        # HAProxy 3.0 with a key of a provider aborts over a certificate whose issuer is not in the file.
-        chain = self.issued.chain.read_bytes() + authority.path.read_bytes()
-        (self.outside / "certificate.pem").write_bytes(chain)
+        (self.outside / "certificate.pem").write_bytes(self.issued.chain.read_bytes())
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return dict(line.split("=", 1) for line in self.parts["environment"].splitlines())
 
     def start(self, *command: str, user: str = "") -> BackgroundProcess:
         """A program in the tree, in service as soon as something listens at `port`."""
         identity = (f"--userspec={user}",) if user else ()
+        words = self.parts["environment"].split()  # for the program alone, and not for chroot
         return self._running.enter_context(
             BackgroundProcess(
                 command[0],
-                ["chroot", *identity, TREE, *command],
+                ["chroot", *identity, TREE, "env", *words, *command],
                 log_path=self.outside / "server.log",
                 ready=lambda _: self._listening(),
-                environment=self.environment,
                 working_directory=Path("/"),
             )
         )
@@ -101,7 +98,7 @@ class Stage:
 @pytest.fixture
 def stage() -> Iterator[Callable[..., Stage]]:
     with ExitStack() as running:
-        yield lambda kind, raw=False: Stage(running, kind, raw=raw)
+        yield partial(Stage, running)
 
 
 NGINX = """\
@@ -153,7 +150,7 @@ def test_nginx_does_rsa_key_exchange_with_the_raw_permission(stage: Callable[...
 
 
 def test_haproxy_of_an_edge_that_may_do_handshakes_alone(stage: Callable[..., Stage]) -> None:
-    bound = stage("rsa2048")
+    bound = stage("rsa2048", program=Program.HAPROXY)
     (bound.outside / "certificate.pem.key").write_text(bound.parts["key.pem"])
     (bound.outside / "haproxy.cfg").write_text(
         "global\n  user www-data\ndefaults\n  mode http\n  timeout client 9s\n  timeout server 9s\n"
@@ -170,7 +167,7 @@ def run_inside(command: Sequence[str]) -> None:
 
 
 def test_postgresql_of_an_edge_that_may_do_handshakes_alone(stage: Callable[..., Stage]) -> None:
-    bound = stage("rsa2048")
+    bound = stage("rsa2048", program=Program.POSTGRESQL)
     programs = Path("/") / sorted(TREE.glob("usr/lib/postgresql/*/bin"))[-1].relative_to(TREE)
     owner = next(
         line.split(":") for line in (TREE / "etc/passwd").read_text().splitlines() if line.startswith("postgres:")

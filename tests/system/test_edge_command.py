@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tests.support.edge import LOOPBACK, SITE, certificate, connected, echo, exchange
+from tests.support.edge_process import edge_process
 from tests.support.terminal_peer import RawPeer
-
-from locum.demo.process import BackgroundProcess
 
 PATIENCE = 30.0
 
@@ -28,63 +25,45 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@contextmanager
-def running(directory: Path, backend: int, *words: str) -> Iterator[tuple[BackgroundProcess, int]]:
-    command = [sys.executable, "-m", "locum", "edge", "--cert", "site.pem", "--own-key", "site.key"]
-    command += ["--listen", f"{LOOPBACK}:0", "--backend", f"{LOOPBACK}:{backend}", *words]
-    with BackgroundProcess(
-        "locum edge",
-        command,
-        log_path=directory / "edge.log",
-        ready=lambda log: "ready edge=" in log,
-        working_directory=directory,
-    ) as process:
-        found = re.search(r"^ready edge=127\.0\.0\.1:(\d+)$", process.log, re.MULTILINE)
-        assert found is not None
-        yield process, int(found[1])
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(word) for word in text.split()]
+OWN_KEY = ("--cert", "site.pem", "--own-key", "site.key")
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(own: Path) -> None:
-    with RawPeer(echo) as backend, running(own, backend.port, "--processes", "2") as (process, port):
-        before = children(process.pid)
+    with RawPeer(echo) as backend, edge_process(own, backend.port, *OWN_KEY, processes=2) as edge:
+        before = edge.workers
         assert len(before) == 2
         subprocess.run(["kill", "-9", str(before[0])], check=True)
         deadline = time.monotonic() + PATIENCE
-        while len(set(children(process.pid)) - {before[0]}) < 2:
+        while len(set(edge.workers) - {before[0]}) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         for _ in range(8):
-            with connected(port) as stream:
+            with connected(edge.port) as stream:
                 assert exchange(stream, b"x") == b"x"
 
 
 def test_sigterm_lets_connections_end_and_then_ends_it(own: Path) -> None:
-    with RawPeer(echo) as backend, running(own, backend.port, "--processes", "1") as (process, port):
-        with connected(port) as stream:
+    with RawPeer(echo) as backend, edge_process(own, backend.port, *OWN_KEY) as edge:
+        with connected(edge.port) as stream:
             assert exchange(stream, b"before") == b"before"
-            subprocess.run(["kill", str(process.pid)], check=True)
+            subprocess.run(["kill", str(edge.pid)], check=True)
             deadline = time.monotonic() + PATIENCE
-            while _listens(port):
+            while _listens(edge.port):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             assert exchange(stream, b"after") == b"after"
-        while Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").count("Z (zombie)") == 0:
+        while Path(f"/proc/{edge.pid}/status").read_text(encoding="ascii").count("Z (zombie)") == 0:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
 
 def test_sighup_shows_a_new_certificate(own: Path) -> None:
-    with RawPeer(echo) as backend, running(own, backend.port, "--processes", "2") as (process, port):
+    with RawPeer(echo) as backend, edge_process(own, backend.port, *OWN_KEY, processes=2) as edge:
         renewed = certificate("p256", (SITE, "new.example.com"))
         (own / "site.pem").write_bytes(renewed.chain_pem)
-        subprocess.run(["kill", "-HUP", str(process.pid)], check=True)
+        subprocess.run(["kill", "-HUP", str(edge.pid)], check=True)
         deadline = time.monotonic() + PATIENCE
-        while _shown(port) != renewed.der:
+        while _shown(edge.port) != renewed.der:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -97,7 +76,7 @@ def _shown(port: int) -> bytes | None:
 def _listens(port: int) -> bool:
     try:
         socket.create_connection((LOOPBACK, port), 1).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # the latter while it is being closed
         return False
     return True
 

@@ -9,16 +9,16 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from tests.support import key_servers
 from tests.support.key_pairs import key_pair
 from tests.support.key_server_client import PATIENCE, KeyServerClient
+from tests.support.key_server_process import eventually
 from tests.support.node import LOCUM, Node
 from tests.support.softhsm import soft_hsm
 
@@ -35,13 +35,6 @@ from locum.keys.server_link import client_context
 SCHEME = "ECDSA_SECP256R1_SHA256"
 DIGEST = bytes(range(32))
 SIGN = Sign(SCHEME, DIGEST)
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def enrol(node: Node, name: str, *options: str, servers: Sequence[Node] = ()) -> EdgeCredential:
@@ -129,36 +122,9 @@ def test_messages_may_arrive_byte_by_byte_and_answers_have_their_ids(node: Node)
         check(client.ask(SIGN, key.ski).payload)
 
 
-def test_ten_thousand_pipelined_requests_get_ten_thousand_answers(node: Node) -> None:
-    with KeyServerClient(enrol(node, "web", "--allow", "raw")) as client:
-        ski = key_of(client).ski
-        total = 10_000
-        sender = threading.Thread(target=client.send, args=(client_frames(ski, total),))
-        sender.start()
-        answers = client.receive(total)
-        sender.join(PATIENCE)
-        assert sorted(answer.id for answer in answers) == list(range(1, total + 1))
-        assert all(answer.opcode == Opcode.RESPONSE for answer in answers)
-        check(answers[-1].payload)
-
-
 def client_frames(ski: bytes, total: int) -> bytes:
     frame = encode_request(0, SIGN, KeyReference(ski=ski))
     return b"".join(frame[:4] + number.to_bytes(4, "big") + frame[8:] for number in range(1, total + 1))
-
-
-def test_a_thousand_idle_connections_disturb_nobody(node: Node) -> None:
-    credential = enrol(node, "web")
-    clients: list[KeyServerClient] = []
-    try:
-        context = client_context(credential)
-        for _ in range(1000):
-            clients.append(KeyServerClient(credential, context=context))
-        assert clients[0].is_alive()
-        assert clients[-1].is_alive()
-    finally:
-        for client in clients:
-            client.socket.close()
 
 
 # --- who may ------------------------------------------------------------------------------------------------
@@ -179,23 +145,6 @@ def test_an_edge_that_has_just_been_enrolled_is_served_at_once(node: Node) -> No
     for number in range(5):
         with KeyServerClient(enrol(node, f"web-{number}")) as client:
             assert client.is_alive()
-
-
-def test_a_certificate_of_another_authority_or_none_gets_nowhere(node: Node, tmp_path: Path) -> None:
-    credential = enrol(node, "web")
-    stranger = key_servers.credential(tmp_path / "stranger", credential.servers)
-    for chain in (stranger.directory, None):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=credential.ca.decode())
-        if chain is not None:
-            context.load_cert_chain(chain / "certificate.pem", chain / "key.pem")
-        try:
-            with KeyServerClient(credential, context=context) as client:
-                assert not client.is_alive()
-        except OSError:
-            continue  # with TLS 1.3 the client may learn of it in its handshake, or only afterwards
-    with KeyServerClient(credential) as client:
-        assert client.is_alive()
 
 
 def test_another_enrolment_of_the_same_name_ends_the_old_certificate(node: Node) -> None:

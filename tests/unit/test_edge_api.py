@@ -19,7 +19,7 @@ from locum.crypto.asymmetric.certificates import public_key_of
 from locum.edge.api import serve_tls
 from locum.edge.certificate_files import CertificateFile
 from locum.edge.client import client_key, connect_tls
-from locum.edge.service import EdgeOptions
+from locum.edge.service import FILE_LIMIT, Edge, EdgeOptions
 from locum.edge.tls_server import Limits
 from locum.errors import ConfigurationError, LocumError, PeerError, Refused, TimedOut, Unavailable
 from locum.keys.credential import EdgeCredential
@@ -264,3 +264,34 @@ def test_options_without_any_key_are_refused() -> None:
         EdgeOptions()
     with pytest.raises(ConfigurationError, match="key of its own"):
         EdgeOptions(certificates=(CertificateFile(certificate=Path("x")),))
+
+
+def test_sessions_do_not_outlive_the_authorities_that_their_clients_were_trusted_by(tmp_path: Path) -> None:
+    site = certificate("p256")
+    path, key = site.write(tmp_path, "site")
+
+    def context(*contents: bytes) -> bytes:
+        paths = tuple(tmp_path / f"clients-{index}.pem" for index in range(len(contents)))
+        for where, content in zip(paths, contents, strict=True):
+            where.write_bytes(content)
+        options = EdgeOptions(
+            certificates=(CertificateFile(certificate=path),), own_keys=(key,), client_authorities=paths
+        )
+        return Edge(options).configuration.resumption_context
+
+    authority, revocations = pki.ca().pem, pki.crl(pki.ca(), [])
+    contexts = {context(authority), context(authority, authority + b"\n"), context(authority, revocations)}
+    assert len(contexts) == 3
+    assert context(authority) in contexts
+
+
+def test_a_file_of_authorities_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    site = certificate("p256")
+    path, key = site.write(tmp_path, "site")
+    clients = tmp_path / "clients.pem"
+    clients.write_bytes(pki.ca().pem + b"\n" * FILE_LIMIT)
+    options = EdgeOptions(
+        certificates=(CertificateFile(certificate=path),), own_keys=(key,), client_authorities=(clients,)
+    )
+    with pytest.raises(ConfigurationError, match="larger than"):
+        Edge(options)

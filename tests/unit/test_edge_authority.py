@@ -203,6 +203,24 @@ def test_with_raw_decryption_a_wrong_secret_is_replaced_without_a_word(secret: b
     assert (found == bound) is same
 
 
+def test_a_key_server_that_refuses_a_ciphertext_is_no_oracle() -> None:
+    """With an error the handshake would end before the client's Finished, and so say what the padding was."""
+
+    class Refusing(Recording):
+        async def perform(self, operation: KeyOperation) -> bytes:
+            raise Refused("bad padding")
+
+    operation = MasterSecret(
+        ciphertext=bytes(256),
+        client_version=0x0303,
+        client_random=RANDOM,
+        random_seed=RANDOM,
+        server_random=schedule.bound_random(RANDOM),
+        extended=False,
+    )
+    assert len(run(RawHolder(Refusing(FileKey(certificate("rsa").key))).perform(operation))) == 48
+
+
 def test_a_raw_holder_passes_raw_operations_on() -> None:
     recording = Recording(FileKey(certificate("p256").key))
     operation = Sign("ECDSA_SECP256R1_SHA256", bytes(32))

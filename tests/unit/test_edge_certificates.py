@@ -209,7 +209,8 @@ def test_certificates_of_the_key_server_are_shown_by_name(tmp_path: Path) -> Non
             with connected(edge.port, name=name) as stream:
                 assert stream.getpeercert(binary_form=True) == issued.der
                 assert exchange(stream, b"x") == b"x"
-        with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"), connected(edge.port, name="unknown.example.com"):
+        unknown = pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name")
+        with unknown, connected(edge.port, name="unknown.example.com"):
             pass
         context = client_context()
         context.check_hostname = False
@@ -343,6 +344,35 @@ def test_a_name_without_certificate_is_asked_for_once_in_a_while() -> None:
         assert len(servers.asked) == 2
         assert await fetched.choose(request("x" * 300)) is None
         assert len(servers.asked) == 2
+
+    asyncio.run(main())
+
+
+def test_strangers_that_ask_for_any_name_push_out_no_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("locum.edge.fetched.MAX_NAMES", 3)
+
+    async def main() -> None:
+        servers = Servers(certificate("p256", ("*.example.com",)))
+        fetched, _ = fetching(servers)
+        await fetched.choose(request("a.example.com"))
+        for number in range(10):
+            assert await fetched.choose(request(f"{number}.invalid")) is None
+            assert await fetched.choose(request(f"{number}.example.com")) is not None
+            assert await fetched.choose(request("a.example.com")) is not None
+        assert servers.asked.count("a.example.com") == 1
+
+    asyncio.run(main())
+
+
+def test_a_certificate_is_shown_while_no_more_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        servers = Servers(certificate("p256", ("*.example.com",)))
+        fetched, clock = fetching(servers)
+        await fetched.choose(request("a.example.com"))
+        monkeypatch.setattr("locum.edge.fetched.MAX_QUESTIONS", 0)
+        clock[0] = NOW + 60
+        assert await fetched.choose(request("a.example.com")) is not None
+        assert len(servers.asked) == 1
 
     asyncio.run(main())
 

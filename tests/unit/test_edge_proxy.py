@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import ssl
 import struct
@@ -31,6 +32,8 @@ from locum.edge.proxy_protocol import Ends, proxy_header
 from locum.edge.tls_server import Limits
 from locum.errors import ConfigurationError
 from locum.names import HostPort
+from locum.relay import PlainSide, Relay
+from locum.tls.connection import ServerConnection
 from locum.tls.registry import CIPHER_SUITES, ProtocolVersion
 from locum.tls.session import SessionInfo
 
@@ -293,7 +296,7 @@ def test_connections_that_do_not_end_in_time_are_ended_with_close_notify() -> No
 def _listens(edge: Running) -> bool:
     try:
         socket.create_connection((LOOPBACK, edge.port), 1).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # the latter while it is being closed
         return False
     return True
 
@@ -380,3 +383,25 @@ def test_options_that_make_no_sense_are_refused() -> None:
         Limits(maximum_connections=0)
     with pytest.raises(ConfigurationError):
         Limits(handshake_timeout=0)
+
+
+@pytest.mark.parametrize("speaks", [True, False], ids=["relayed", "silent"])
+def test_a_connection_that_is_over_does_not_wait_for_the_collector(speaks: bool) -> None:
+    def alive() -> int:
+        return sum(type(each) in (ServerConnection, Relay, PlainSide) for each in gc.get_objects())
+
+    context = client_context(TLS13)
+    context.set_alpn_protocols(["http/1.1"])
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        with RawPeer(echo) as backend, edge_for(backend.port, alpn=("http/1.1",)) as edge:
+            with connected(edge.port, context) as stream:
+                wait_until(lambda: alive() > before)
+                if speaks:
+                    assert exchange(stream, b"anything") == b"anything"
+                stream.unwrap()
+            wait_until(lambda: alive() == before)
+    finally:
+        gc.enable()

@@ -10,7 +10,7 @@ from locum.handshake import MAX_CHAIN
 from locum.keyless.bound import SHAPES
 from locum.keyless.errors import RequestFault
 from locum.keyless.frames import Frame, FrameReader, KeyReference, encode_response
-from locum.keyless.opcodes import pad_block, strip_block
+from locum.keyless.opcodes import pad_block
 from locum.keyless.operations import (
     MAX_CONTENT,
     CertificateVerify,
@@ -42,6 +42,7 @@ from locum.keyless.queries import (
 )
 from locum.keyless.registry import LEGACY_SCHEMES, MAX_BODY, SIGNING, ErrorCode, Function, Opcode
 from locum.keyless.requests import MAX_SEALED, Ping, Request, Seal, Unseal, decode_request, encode_request
+from locum.keys.rejection import take_off_padding
 from locum.tls.registry import SignatureScheme
 
 KEY = KeyReference(ski=b"s" * 20)
@@ -205,6 +206,13 @@ def test_a_malformed_function_call_is_a_fault_of_its_format(payload: bytes) -> N
     assert fault_of(frame) is ErrorCode.FORMAT
 
 
+@pytest.mark.parametrize("name", ["", "ED25519\n", "of mine", "x" * 49, "ED25519" * 7, 7, b"ED25519"], ids=repr)
+def test_the_name_of_a_raw_scheme_has_no_room_for_other_words(name: object) -> None:
+    payload = cbor2.dumps({1: name, 2: b"content", 3: False})
+    frame = Frame(1, Opcode.CUSTOM, payload, b"s" * 20, function=Function.SIGN)
+    assert fault_of(frame) is ErrorCode.FORMAT
+
+
 def test_a_scheme_that_is_not_of_tls_does_not_travel_in_a_bound_operation() -> None:
     with pytest.raises(ValueError, match="not a signature scheme of TLS"):
         encode_request(1, CertificateVerify("IKE_RSA_PKCS1_SHA1", Role.SERVER, bytes(32)), KEY)
@@ -217,27 +225,19 @@ def test_a_decryption_is_answered_with_a_whole_block() -> None:
     sources = iter((b"\0\1\0\2\0\3\0\4", b"\0\5\0\6", b"\7\x08"))
     block = pad_block(b"mm", 13, lambda length: next(sources)[:length])
     assert block == b"\0\x02\1\2\3\4\5\6\7\x08\0mm"
-    assert strip_block(block) == b"mm"
+    assert take_off_padding(block, b"?") == b"mm"
 
 
 @pytest.mark.parametrize("length", [0, 1, 48, 245])
 def test_a_message_of_any_length_comes_out_of_its_block(length: int) -> None:
     block = pad_block(bytes(length), 256, lambda count: b"\xaa" * count)
     assert len(block) == 256
-    assert strip_block(block) == bytes(length)
+    assert take_off_padding(block, b"?") == bytes(length)
 
 
 def test_a_message_that_leaves_no_room_for_padding_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         pad_block(bytes(246), 256, bytes)
-
-
-@pytest.mark.parametrize(
-    "block", [b"", b"\0\2", b"\0\2" + b"x" * 7 + b"\0m", b"\0\1" + b"x" * 9 + b"\0m", b"x" * 20]
-)
-def test_what_is_no_block_is_an_error(block: bytes) -> None:
-    with pytest.raises(DecodeError):
-        strip_block(block)
 
 
 # --- answers ----------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from locum.tls import schedule
 from locum.tls.extensions import Extensions
 from locum.tls.messages import DOWNGRADE_SENTINELS, HELLO_RETRY_REQUEST_RANDOM
 from locum.tls.registry import ExtensionType
+from locum.tls.signed_messages12 import cut_messages
 
 KINDS = tuple(kind for kind in pki.KINDS if kind != "rsa1024")
 #: A scheme of TLS 1.3 for each kind of key.
@@ -267,6 +268,25 @@ def test_other_parameters_are_not_signed(parameters: bytes) -> None:
 @pytest.mark.parametrize("changes", [{"client_random": bytes(31)}, {"server_random": bytes(33)}], ids=repr)
 def test_randoms_of_another_length_are_not_signed(changes: dict[str, Any]) -> None:
     refused("p256", bound.server_key_exchange(P256, **changes), "random")
+
+
+def test_randoms_and_a_public_value_that_are_a_clients_handshake_are_not_signed() -> None:
+    """Neither is a value of its own then, and all that is signed is what a client's CertificateVerify signs."""
+    numbers = bound.finite_field_parameters(8192)
+    prime = numbers[: -(2 + 1024)]  # with the generator
+    # The cipher suites of such a ClientHello are the prime; the rest of the handshake is the public value.
+    parts = bound.client_messages(P256).parts()
+    rest, others = bytes((0, 0x9C, 1, 0)), b"".join(parts[1:])
+    suites = 64 - 41 + len(prime) + 2 + 2
+    body = b"\3\3" + bound.CLIENT_RANDOM + b"\0" + suites.to_bytes(2, "big")
+    hello = b"\1" + (len(body) + suites + 2).to_bytes(3, "big") + body
+    public = rest + others
+    content = hello + bytes(64 - len(hello)) + prime + len(public).to_bytes(2, "big") + public
+    assert len(list(cut_messages(content))) == len(parts)
+    operation = ServerKeyExchange(P256, content[:32], content[32:64], content[64:])
+    refused("p256", operation, "CertificateVerify")
+    other = replace(operation, client_random=b"\2" + content[1:32])
+    check("p256", P256, holder("p256").perform_now(other), b"\2" + content[1:])
 
 
 @pytest.mark.parametrize("scheme", ["ECDSA_SHA1", "RSA_PKCS1_SHA256", "MLDSA65", ""])

@@ -147,6 +147,8 @@ def test_a_decryption_comes_back_without_its_padding(tmp_path: Path) -> None:
             net.servers[0].behaviour = lambda frame, _: encode_response(frame.id, block)
             assert await key.perform(Decrypt(b"c" * 256)) == b"m" * 48
             net.servers[0].behaviour = lambda frame, _: encode_response(frame.id, b"\0\x01" + block[2:])
+            assert await key.perform(Decrypt(b"c" * 256)) not in (b"m" * 48, b"")
+            net.servers[0].behaviour = lambda frame, _: encode_response(frame.id, block[1:])
             with pytest.raises(Unavailable, match="no block"):
                 await key.perform(Decrypt(b"c" * 256))
             assert "web" in repr(key)

@@ -181,3 +181,26 @@ def test_what_waited_during_that_look_is_answered_afterwards(monkeypatch: pytest
     house.bench.change(edges=edges)
     peer.judge()
     assert transport.ids() == [7]
+
+
+def test_a_stranger_is_not_read_from_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(monkeypatch, waiting=1000)
+    monkeypatch.setattr(peers, "fingerprint", lambda connection: fingerprint("stranger"))
+    peer, transport = house.connect()
+    peer.data_received(many(LONG, RSA, 30))
+    assert not transport.reading
+
+
+def test_whoever_is_not_read_from_has_time_to_end_his_message_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(monkeypatch, turn=RSA.cost, waiting=1000)
+    peer, transport = house.connect()
+    requests = many(LONG, RSA, 30)
+    peer.data_received(requests[:-1])
+    assert not transport.reading
+    house.now += 2 * house.service.limits.message_seconds
+    assert not peer.overdue(house.now)
+    while not transport.reading:
+        house.round()
+    assert not peer.overdue(house.now)
+    house.now += 2 * house.service.limits.message_seconds
+    assert peer.overdue(house.now) == "a message that does not end"

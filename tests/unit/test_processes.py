@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import socket
@@ -13,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from locum import processes
 from locum.errors import ConfigurationError
 from locum.names import HostPort
-from locum.processes import Reservation
+from locum.processes import Reservation, Worker
 
 #: A parent with two workers. What happens is appended to the file that is its argument, one line each.
 SCRIPT = """
@@ -167,6 +170,25 @@ def test_no_worker_outlives_a_parent_that_is_killed(start: Callable[..., Parent]
 
 
 # --- the address ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["later", "at the start"])
+def test_without_room_for_a_process_the_others_go_on_and_it_is_tried_again(
+    announced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room() -> int:
+        raise OSError(errno.EAGAIN, "no room")
+
+    supervisor = processes._Supervisor([Worker(name="web", run=lambda ready: None)], lambda said: None, 1.0)
+    (child,) = supervisor._children
+    supervisor._announced = announced
+    monkeypatch.setattr(processes.os, "fork", no_room)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with contextlib.nullcontext() if announced else pytest.raises(ConfigurationError, match=r"web .* no room"):
+        supervisor._start(child)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not child.pid and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert (child.due > 0 and child.delay > processes.FIRST_DELAY) is announced
 
 
 def test_every_worker_has_a_listener_at_the_reserved_address() -> None:

@@ -164,6 +164,21 @@ def test_a_key_that_was_altered_behind_our_back_is_noticed(store: Store, raw: Ra
         store.key_server_snapshot()
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE private_keys SET token = 'pkcs11:object=web?module-path=/tmp/evil.so'",
+        "UPDATE private_keys SET token = ''",
+        "UPDATE private_keys SET name = 'web2'",
+    ],
+)
+def test_another_library_for_a_key_in_a_token_is_noticed(store: Store, raw: Raw, statement: str) -> None:
+    store.keys.add("web", public_key=key_pair().public_key, token=TOKEN, actor=ACTOR)
+    raw(statement)
+    with pytest.raises(ConfigurationError, match="was altered in the database"):
+        store.key_server_snapshot()
+
+
 # --- certificates -----------------------------------------------------------------------------------------
 
 
@@ -403,6 +418,14 @@ def test_an_edge_that_is_cut_off_knows_no_later_ticket_keys(store: Store) -> Non
     assert len(roots[0]) == 32
     store.edges.permit("edge-1", Permissions(keys=("*",)), actor=ACTOR)
     assert store.internal.ticket_root(actor=ACTOR) == roots[0]
+    store.edges.permit("edge-1", Permissions(keys=("web", "mail")), actor=ACTOR)
+    roots.append(store.key_server_snapshot().ticket_root)
+    store.edges.permit("edge-1", Permissions(keys=("web",)), actor=ACTOR)
+    roots.append(store.key_server_snapshot().ticket_root)
+    store.edges.permit("edge-1", Permissions(keys=("web",), roles=EdgeRole.CLIENT), actor=ACTOR)
+    roots.append(store.key_server_snapshot().ticket_root)
+    store.edges.permit("edge-1", Permissions(keys=("mail",)), actor=ACTOR)
+    assert store.internal.ticket_root(actor=ACTOR) == roots[-1]
     store.edges.revoke("edge-1", actor=ACTOR)
     roots.append(store.key_server_snapshot().ticket_root)
     enroll(store, fingerprint=OTHER_FINGERPRINT, replace=True)

@@ -22,6 +22,7 @@ from locum.crypto.symmetric import (
     AeadAlgorithm,
     AuthenticationFailed,
     HashAlgorithm,
+    HkdfKey,
     constant_time_equal,
     hkdf_expand,
     hkdf_extract,
@@ -110,6 +111,16 @@ def test_expansion_is_as_long_as_asked_and_a_prefix_of_a_longer_one(length: int)
 def test_expansion_beyond_255_blocks_is_a_mistake_of_ours() -> None:
     with pytest.raises(ValueError, match="255 blocks"):
         hkdf_expand(SHA256, b"k" * 32, b"", 255 * 32 + 1)
+
+
+@pytest.mark.parametrize("algorithm", [SHA256, SHA384], ids=["sha256", "sha384"])
+def test_one_key_of_hkdf_expands_several_values_of_at_most_one_hash(algorithm: HashAlgorithm) -> None:
+    key = HkdfKey(algorithm, b"k" * 32)
+    for info, length in ((b"one", 12), (b"two", algorithm.length), (b"one", 1)):
+        assert key.expand(info, length) == hkdf_expand(algorithm, b"k" * 32, info, 2 * algorithm.length)[:length]
+    assert "k" * 8 not in repr(key)
+    with pytest.raises(ValueError, match="one block"):
+        key.expand(b"one", algorithm.length + 1)
 
 
 def test_secrets_are_compared_as_a_whole() -> None:

@@ -30,7 +30,8 @@ class WorkerSettings:
 
     def command(self) -> tuple[str, ...]:
         """The command line, up to the number of the descriptor of the link."""
-        return sys.executable, "-m", MODULE, json.dumps(asdict(self))
+        # Without -P it would import whatever the directory that it is started in calls like one of its modules.
+        return sys.executable, "-P", "-m", MODULE, json.dumps(asdict(self))
 
     @classmethod
     def parse(cls, text: str) -> WorkerSettings:

@@ -60,12 +60,17 @@ AES_256_CCM = AeadAlgorithm("AES-256-CCM", 32, 16)
 AES_256_CCM_8 = AeadAlgorithm("AES-256-CCM-8", 32, 8)
 
 
+#: The ciphers that are made of a key alone; CCM needs to know its tag's length too.
+_CIPHERS: dict[str, Callable[[bytes], _Cipher]] = {
+    AES_128_GCM.name: AESGCM,
+    AES_256_GCM.name: AESGCM,
+    CHACHA20_POLY1305.name: ChaCha20Poly1305,
+}
+
+
 def _cipher(algorithm: AeadAlgorithm, key: bytes) -> _Cipher:
-    if algorithm in (AES_128_GCM, AES_256_GCM):
-        return AESGCM(key)
-    if algorithm is CHACHA20_POLY1305:
-        return ChaCha20Poly1305(key)
-    return AESCCM(key, tag_length=algorithm.tag_length)
+    make = _CIPHERS.get(algorithm.name)
+    return make(key) if make is not None else AESCCM(key, tag_length=algorithm.tag_length)
 
 
 class AeadKey:
@@ -112,7 +117,9 @@ class HashAlgorithm:
 
     def hmac(self, key: bytes, data: Buffer) -> bytes:
         """HMAC (RFC 2104) of `data` under `key`."""
-        return hmac.digest(key, data, self.name)
+        state = HMAC(key, _HASHES[self.name])
+        state.update(data)
+        return state.finalize()
 
 
 #: The module's own functions, which are faster than `hashlib.new` by name.
@@ -299,6 +306,10 @@ def constant_time_equal(left: bytes, right: bytes) -> bool:
     return hmac.compare_digest(left, right)
 
 
+#: The number of the only block of a short HKDF-Expand.
+_FIRST_BLOCK = b"\x01"
+
+
 def hkdf_extract(algorithm: HashAlgorithm, salt: bytes, input_keying_material: bytes) -> bytes:
     """HKDF-Extract (RFC 5869 section 2.2); an empty salt stands for a block of zeros."""
     return algorithm.hmac(salt or bytes(algorithm.length), input_keying_material)
@@ -306,9 +317,32 @@ def hkdf_extract(algorithm: HashAlgorithm, salt: bytes, input_keying_material: b
 
 def hkdf_expand(algorithm: HashAlgorithm, key: bytes, info: bytes, length: int) -> bytes:
     """HKDF-Expand (RFC 5869 section 2.3) to `length` bytes, at most 255 times the hash length."""
+    if length <= algorithm.length:
+        return algorithm.hmac(key, info + _FIRST_BLOCK)[:length]
     if length > 255 * algorithm.length:
         raise ValueError("HKDF-Expand beyond 255 blocks")
     return HKDFExpand(_HASHES[algorithm.name], length, info).derive(key)
+
+
+class HkdfKey:
+    """A pseudorandom key of HKDF that several values are expanded from: it is keyed once for all of them."""
+
+    __slots__ = ("_length", "_start")
+
+    def __init__(self, algorithm: HashAlgorithm, key: bytes) -> None:
+        self._length = algorithm.length
+        self._start = HMAC(key, _HASHES[algorithm.name])
+
+    def __repr__(self) -> str:
+        return "<HkdfKey>"
+
+    def expand(self, info: bytes, length: int) -> bytes:
+        """HKDF-Expand (RFC 5869 section 2.3) to `length` bytes, at most one hash: a single HMAC."""
+        if length > self._length:
+            raise ValueError(f"more than one block of {self._length} bytes")
+        state = self._start.copy()
+        state.update(info + _FIRST_BLOCK)
+        return state.finalize()[:length]
 
 
 def tls12_prf(algorithm: HashAlgorithm, secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:

@@ -109,7 +109,10 @@ class EdgeSession:
         responses: list[Response] = []
         try:
             for request in requests:
-                response = await self._performer(request)(self, request)
+                performer = _PERFORMERS.get(type(request))
+                if performer is None or self._over:
+                    raise self._refusal(request)
+                response = await performer(self, request)
                 responses.append(response)
                 if response.ends_batch:
                     break
@@ -130,13 +133,9 @@ class EdgeSession:
             self._agreement.discard()
             self._agreement = None
 
-    def _performer(self, request: Request) -> Callable[[EdgeSession, Any], Awaitable[Response]]:
-        if self._over:
-            raise Refused(f"{type(request).__name__}: the handshake is over")
-        performer = _PERFORMERS.get(type(request))
-        if performer is None:
-            raise Refused(f"{type(request).__name__} is not an operation of a TLS server")
-        return performer
+    def _refusal(self, request: Request) -> Refused:
+        why = "the handshake is over" if self._over else "not an operation of a TLS server"
+        return Refused(f"{type(request).__name__}: {why}")
 
     @staticmethod
     def _due(value: T | None, request: Request) -> T:

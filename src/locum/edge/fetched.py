@@ -18,7 +18,7 @@ from locum.tls.server_operations import ServerStartRequest
 
 log = logging.getLogger(__name__)
 
-#: Names that are remembered, with a certificate or without one; strangers ask for any name they like.
+#: Names that are remembered with a certificate, and without one: strangers ask for any name they like.
 MAX_NAMES = 4096
 #: Seconds for which a name is remembered that there is no certificate for.
 ABSENT_SECONDS = 5.0
@@ -49,7 +49,10 @@ class FetchedCertificates:
         self._ring = ring
         self._lifetime = lifetime
         self._now = now
+        #: The longest unused first.
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        #: Apart from the others, so that whoever asks for what is not there pushes out nothing that is.
+        self._absent: OrderedDict[str, _Entry] = OrderedDict()
         self._questions: dict[str, asyncio.Task[_Entry]] = {}
 
     async def choose(self, request: ServerStartRequest) -> Choice | None:
@@ -63,17 +66,20 @@ class FetchedCertificates:
     def forget(self) -> None:
         """Fetch everything anew from here on."""
         self._entries.clear()
+        self._absent.clear()
 
     async def _find(self, name: str) -> CertificateIndex | None:
         if len(name) > MAX_NAME:
             return None
         now = self._now()
-        entry = self._entries.get(name)
+        entry = self._entries.get(name) or self._absent.get(name)
         # A clock that was set back must not make an entry live longer.
         if entry is None or not entry.fetched <= now < entry.until:
             return (await self._ask(name)).index
-        if entry.index is not None and now > (entry.fetched + entry.until) / 2:
-            self._question(name)
+        if entry.index is not None:
+            self._entries.move_to_end(name)
+            if now > (entry.fetched + entry.until) / 2 and len(self._questions) < MAX_QUESTIONS:
+                self._question(name)
         return entry.index
 
     async def _ask(self, name: str) -> _Entry:
@@ -121,8 +127,10 @@ class FetchedCertificates:
     def _remember(self, name: str, index: CertificateIndex | None, seconds: float) -> _Entry:
         now = self._now()
         entry = _Entry(index, now, now + seconds)
-        self._entries[name] = entry
-        self._entries.move_to_end(name)
-        if len(self._entries) > MAX_NAMES:
-            self._entries.popitem(last=False)
+        entries, others = (self._absent, self._entries) if index is None else (self._entries, self._absent)
+        others.pop(name, None)
+        entries[name] = entry
+        entries.move_to_end(name)
+        if len(entries) > MAX_NAMES:
+            entries.popitem(last=False)
         return entry

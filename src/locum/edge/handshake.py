@@ -5,6 +5,8 @@ Never knows which end of the connection this is.
 
 from __future__ import annotations
 
+import contextlib
+
 from locum.authority.port import AsyncAuthoritySession
 from locum.errors import LocumError, Unavailable
 from locum.text import what_failed
@@ -39,6 +41,9 @@ async def shake_hands(wire: Wire, connection: Connection, session: AsyncAuthorit
             wire.send(data)
         raise
     except OSError as error:
+        # To the engine this is the end of the stream: it lets go of what it knows, long before it is collected.
+        with contextlib.suppress(LocumError):
+            connection.receive_data(b"")
         raise Unavailable(f"the connection was lost during the handshake: {what_failed(error)}") from None
     finally:
         await session.close()

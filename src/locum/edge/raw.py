@@ -72,7 +72,11 @@ class RawHolder:
         """RFC 5246 section 7.4.7.1: with a secret of another form the handshake fails later, as any other does."""
         algorithm, seed = master_secret_seed(operation)
         unknown = self._random(_PRE_MASTER_LENGTH)
-        message = await self._holder.perform(Decrypt(operation.ciphertext))
+        try:
+            message = await self._holder.perform(Decrypt(operation.ciphertext))
+        except Refused:
+            # A key server of others may refuse bad padding, and the client must not see that.
+            message = b""
         found = message.ljust(_PRE_MASTER_LENGTH, b"\0")[:_PRE_MASTER_LENGTH]
         right_length = len(message) == _PRE_MASTER_LENGTH
         version = operation.client_version.to_bytes(_VERSION_LENGTH, "big")

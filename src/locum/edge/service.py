@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -48,6 +49,7 @@ LOOK_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 #: Largest file of a private key or of authorities, in bytes.
 FILE_LIMIT = 1 << 20
+_CRL = b"-----BEGIN X509 CRL-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,8 @@ class Edge:
             fetched=self._fetched(),
             now=time.time,
         )
-        clients = _clients(options.client_authorities)
+        trusted = _client_files(options.client_authorities)
+        clients = _clients(trusted)
         #: Answers what handshakes ask.
         self.authority = EdgeAuthority(self._sites, clients=clients, now=time.time)
         #: What handshakes may negotiate.
@@ -110,6 +113,8 @@ class Edge:
             groups=options.groups,
             alpn=options.alpn,
             tickets=self._tickets.ring,
+            # Who was trusted with other authorities, or before a revocation, proves it anew.
+            session_context=_context(trusted),
             client_certificates=_demand(clients, optional=options.client_optional),
             client_authorities=clients.authorities if clients is not None else (),
         )
@@ -203,19 +208,31 @@ def _own_key(path: Path) -> FileKey:
         raise ConfigurationError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def _clients(paths: tuple[Path, ...]) -> ClientVerifier | None:
-    if not paths:
-        return None
-    anchors: list[bytes] = []
-    lists: list[bytes] = []
+def _client_files(paths: tuple[Path, ...]) -> tuple[bytes, ...]:
+    """What is in the files of `client_authorities`. Raises: ConfigurationError."""
+    found: list[bytes] = []
     for path in paths:
         try:
             with path.open("rb") as file:
-                data = file.read(FILE_LIMIT)
+                data = file.read(FILE_LIMIT + 1)
         except OSError as error:
             raise ConfigurationError(f"{path}: {error.strerror}") from None
-        (lists if b"-----BEGIN X509 CRL-----" in data else anchors).append(data)
-    return ClientVerifier(tuple(anchors), tuple(lists))
+        if len(data) > FILE_LIMIT:
+            raise ConfigurationError(f"{path}: larger than {FILE_LIMIT} bytes")
+        found.append(data)
+    return tuple(found)
+
+
+def _clients(files: tuple[bytes, ...]) -> ClientVerifier | None:
+    if not files:
+        return None
+    anchors = tuple(data for data in files if _CRL not in data)
+    return ClientVerifier(anchors, tuple(data for data in files if _CRL in data))
+
+
+def _context(files: tuple[bytes, ...]) -> bytes:
+    digests = sorted(hashlib.sha256(data).digest() for data in files)
+    return hashlib.sha256(b"".join(digests)).digest() if digests else b""
 
 
 def _demand(clients: ClientVerifier | None, *, optional: bool) -> ClientCertificates:

@@ -14,9 +14,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from locum.defects import whereabouts
 from locum.edge.authority import EdgeAuthority
 from locum.edge.handshake import shake_hands
 from locum.errors import ConfigurationError, LocumError, OperationError
+from locum.processes import BACKLOG
 from locum.tls.connection import ServerConnection
 from locum.tls.server_configuration import ServerConfiguration
 from locum.tls_transport import Wire
@@ -112,7 +114,9 @@ class TlsServer:
 
     async def _begin_accepting(self) -> None:
         # A copy, so that the socket goes on listening while nobody accepts: then connections wait in the kernel.
-        accepting = await self._loop.create_server(lambda: _Accepted(self.accepted), sock=self._listener.dup())
+        accepting = await self._loop.create_server(
+            lambda: _Accepted(self.accepted), sock=self._listener.dup(), backlog=BACKLOG
+        )
         if self._stopped:
             accepting.close()
         else:
@@ -136,7 +140,7 @@ class TlsServer:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._connections.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("connection failed unexpectedly", exc_info=error)
+            log.error("connection failed unexpectedly", extra=whereabouts(error))
         if self._accepting is None and not self._stopped and (self._changing is None or self._changing.done()):
             self._changing = asyncio.ensure_future(self._begin_accepting())
 
@@ -165,7 +169,8 @@ class TlsServer:
         try:
             await shake_hands(wire, connection, self._authority.open())
         except LocumError as error:
-            if isinstance(error, OperationError) and wire in self._handshakes:
+            # A client that is gone is no trouble of this side's.
+            if isinstance(error, OperationError) and wire in self._handshakes and not wire.tcp.is_closing():
                 self._complain("a handshake could not be made", error)
             self._failed(wire, error)
             await _hang_up(wire)

@@ -17,6 +17,7 @@ from locum.edge.proxy import Proxy, ProxyOptions
 from locum.edge.service import Edge, EdgeOptions
 from locum.edge.tls_server import Limits, TlsServer
 from locum.errors import ConfigurationError
+from locum.hardening import harden
 from locum.names import HostPort
 from locum.processes import Ready, Reservation, Worker, supervise
 from locum.runtime import loop_factory, tune_collector
@@ -48,6 +49,7 @@ def run_edge(options: RunOptions, *, announce: Callable[[HostPort], None]) -> No
 
     Raises: LocumError when it cannot begin.
     """
+    harden()
     reservation = Reservation(options.listen)
     # Without a key server, the processes of this edge have this root in common; it opens no ticket of any other.
     edge = dataclasses.replace(options.edge, ticket_root=os.urandom(ROOT_LENGTH))

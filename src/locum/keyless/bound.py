@@ -5,6 +5,7 @@ Never knows what is signed in the end; whoever has the key builds that.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from locum.errors import DecodeError
@@ -22,7 +23,7 @@ from locum.keyless.operations import (
 )
 from locum.keyless.registry import MAX_BODY, Function
 from locum.tls.registry import SignatureScheme
-from locum.wire.cbor import FLAG, UNTYPED, Kind, Shape, blob, dump, fixed, integer, load_map, member, text
+from locum.wire.cbor import FLAG, UNTYPED, Kind, Shape, blob, dump, fixed, integer, load_map, member
 
 #: Longest transcript hash in bytes.
 MAX_HASH = 64
@@ -30,6 +31,7 @@ MAX_HASH = 64
 MAX_PARAMETERS = 3 * (1024 + 2)
 #: Longest name of a scheme.
 MAX_SCHEME = 48
+_NAME = re.compile(rf"[A-Z0-9_]{{1,{MAX_SCHEME}}}")
 
 _NAMES = {int(scheme): scheme.name for scheme in SignatureScheme}
 _CODES = {name: code for code, name in _NAMES.items()}
@@ -47,6 +49,13 @@ def _encode_scheme(name: str) -> int:
     if code is None:
         raise ValueError(f"{name} is not a signature scheme of TLS")
     return code
+
+
+def _decode_name(value: Any) -> str:
+    """The name of any scheme, which ends up in the audit log: it has no room for words of the one who asks."""
+    if type(value) is not str or not _NAME.fullmatch(value):
+        raise DecodeError("the name of a signature scheme expected")
+    return value
 
 
 def _decode_hash(value: Any) -> str:
@@ -93,7 +102,9 @@ SHAPES: dict[bytes, Shape] = {
     ),
     # Raw: for the schemes that the published protocol has no opcode for.
     Function.SIGN: Shape(
-        Sign, UNTYPED, {1: ("scheme", text(MAX_SCHEME)), 2: ("content", blob(MAX_CONTENT)), 3: ("prehashed", FLAG)}
+        Sign,
+        UNTYPED,
+        {1: ("scheme", Kind(_decode_name)), 2: ("content", blob(MAX_CONTENT)), 3: ("prehashed", FLAG)},
     ),
 }
 _FUNCTIONS = {shape.message: (function, shape) for function, shape in SHAPES.items()}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from locum.errors import DecodeError
 from locum.keyless.errors import RequestFault
 from locum.keyless.operations import MAX_CONTENT, Decrypt, Sign
 from locum.keyless.registry import OPCODE_OF_SCHEME, SIGNING, ErrorCode, Opcode
@@ -60,14 +59,3 @@ def pad_block(message: bytes, length: int, random: Callable[[int], bytes]) -> by
     while len(padding) < wanted:
         padding += random(wanted - len(padding)).replace(b"\0", b"")
     return b"".join((b"\0\x02", padding, b"\0", message))
-
-
-def strip_block(block: bytes) -> bytes:
-    """The message in a block that a key server answered. Raises: DecodeError when it is no such block.
-
-    This need not take the same time for all: no block tells whether what was decrypted had a good padding.
-    """
-    end = block.find(b"\0", 2)
-    if not block.startswith(b"\0\x02") or end < BLOCK_OVERHEAD - 1:
-        raise DecodeError("the key server's answer is no block of RSAES-PKCS1-v1_5")
-    return block[end + 1 :]

@@ -60,21 +60,23 @@ class Unseal:
 Request = KeyOperation | Ping | Seal | Unseal | Query
 NO_KEY = KeyReference()
 
+_CUSTOM = int(Opcode.CUSTOM)
+
 
 def encode_request(number: int, request: Request, reference: KeyReference = NO_KEY) -> bytes:
     """The frame that asks `request` under the id `number`, of the key `reference` if it is an operation on one.
 
     Raises: ValueError for what does not fit the protocol.
     """
-    opcode, payload, function = int(Opcode.CUSTOM), b"", b""
-    if isinstance(request, RAW):
+    opcode, payload, function = _CUSTOM, b"", b""
+    if isinstance(request, BOUND):
+        function, payload = encode_function(request)
+    elif isinstance(request, RAW):
         raw = encode_raw(request)
         if raw is not None:
             opcode, payload = raw
         else:
             function, payload = encode_function(request)
-    elif isinstance(request, BOUND):
-        function, payload = encode_function(request)
     elif isinstance(request, Ping):
         opcode, payload = Opcode.PING, request.payload
     elif isinstance(request, Seal):

@@ -12,7 +12,7 @@ from functools import cache
 
 from locum.crypto.asymmetric.finite_field import FiniteFieldGroup, ffdhe
 from locum.crypto.symmetric import SHA256, SHA384, HashAlgorithm
-from locum.errors import LocumError, Refused
+from locum.errors import DecodeError, LocumError, Refused
 from locum.keyless.operations import (
     MAX_CONTENT,
     RANDOM_LENGTH,
@@ -143,7 +143,22 @@ def server_key_exchange_content(operation: ServerKeyExchange) -> bytes:
             raise Refused("the parameters are neither in a named curve nor in a group of RFC 7919")
     except LocumError as error:
         raise Refused(f"not the parameters of a ServerKeyExchange: {error}") from None
-    return operation.client_random + operation.server_random + parameters
+    content = operation.client_random + operation.server_random + parameters
+    if _are_messages(content):
+        raise Refused("what would be signed could be taken for a client's CertificateVerify")
+    return content
+
+
+def _are_messages(content: bytes) -> bool:
+    """True for bytes that are handshake messages and nothing else.
+
+    TLS 1.2 does not mark what a signature is for, and a public value of 8192 bits has room for a handshake: an
+    edge could choose both randoms and that value so that the signature proves to somebody that it is a client.
+    """
+    try:
+        return content[0] == HandshakeType.CLIENT_HELLO and bool(list(cut_messages(content)))
+    except DecodeError:
+        return False
 
 
 def _is_named_curve(parameters: bytes) -> bool:

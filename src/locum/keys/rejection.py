@@ -36,7 +36,7 @@ def instead_of_pre_master(secret: bytes, ciphertext: bytes, version: bytes) -> b
 
 
 def instead_of_message(secret: bytes, ciphertext: bytes) -> bytes:
-    """A message of any length that fits the modulus, which the ciphertext is as long as."""
+    """A message of any length that fits the modulus, which the ciphertext is as long as: `OVERHEAD` at least."""
     stream = hashlib.shake_256(secret + ciphertext).digest(8 + len(ciphertext))
     length = int.from_bytes(stream[:8], "big") % (len(ciphertext) - OVERHEAD + 1)
     return stream[8 : 8 + length]

@@ -103,7 +103,7 @@ def _held(
 
 
 class Keyring:
-    """Keys by every name that a request can have for them; the first of two with one name or one SKI counts.
+    """Keys by every name that a request can have for them; the first of two that share one counts.
 
     For references by server name the certificates say whose key it is.
     """
@@ -113,7 +113,8 @@ class Keyring:
     def __init__(self, keys: Iterable[HeldKey], certificates: CertificateNames) -> None:
         self.keys: tuple[HeldKey, ...] = tuple(_first(keys))
         self._by_ski = {key.ski: key for key in self.keys}
-        self._by_digest = {key.digest: key for key in self.keys}
+        # RSA keys with one modulus and two exponents have one digest.
+        self._by_digest = {key.digest: key for key in reversed(self.keys)}
         self._certificates = certificates
 
     def find(self, reference: KeyReference) -> HeldKey | None:

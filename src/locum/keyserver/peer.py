@@ -119,7 +119,7 @@ class Peer(asyncio.Protocol):
             self._incomplete_since = None
         if connection.incomplete and self._incomplete_since is None:
             self._incomplete_since = self._heard
-        if not self.queued:
+        if self._judged and not self.queued:
             self.take_turn(only_short=True)
         elif connection.waiting > self._limits.waiting:
             self._pause()
@@ -188,6 +188,8 @@ class Peer(asyncio.Protocol):
                 self._pause()
             elif not self._reading and connection.waiting <= self._limits.waiting // 2:
                 self._reading = True
+                if self._incomplete_since is not None:
+                    self._incomplete_since = self._time()
                 if self._transport is not None:
                     self._transport.resume_reading()
 
@@ -212,7 +214,9 @@ class Peer(asyncio.Protocol):
         limits = self._limits
         if self._blocked_since is not None and now - self._blocked_since > limits.message_seconds:
             return "answers are not taken"
-        if self._incomplete_since is not None and now - self._incomplete_since > limits.message_seconds:
+        # Whoever is not read from cannot end a message.
+        began = self._incomplete_since if self._reading else None
+        if began is not None and now - began > limits.message_seconds:
             return "a message that does not end"
         if now - self._heard > limits.idle_seconds and self.idle:
             return "idle"

@@ -115,6 +115,8 @@ class KeyServer:
         self._directory_due = 0.0
         self._upstreams: list[Upstream] = []
         self._peers: set[Peer] = set()
+        #: Those whose handshake has not ended, which `_handshakes` makes.
+        self._coming: set[Peer] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._strangers: list[Peer] = []
@@ -218,23 +220,25 @@ class KeyServer:
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(REST_SECONDS, self._accept_again)
                 return
-            if len(self._peers) + len(self._handshakes) >= limits.connections:
+            if len(self._peers) + len(self._coming) >= limits.connections:
                 self.service.counters.turned_away += 1
                 self.service.journal.turned_away("", "too many connections")
                 connection.close()
                 continue
-            task = self._loop.create_task(self._shake_hands(connection))
+            peer = Peer(self, self._loop.time)
+            self._coming.add(peer)
+            task = self._loop.create_task(self._shake_hands(connection, peer))
             self._handshakes.add(task)
             task.add_done_callback(self._shaken)
 
-    async def _shake_hands(self, connection: socket.socket) -> None:
+    async def _shake_hands(self, connection: socket.socket, peer: Peer) -> None:
         """TLS; whoever has no certificate of the right CA gets no further, and leaves no trace but a number."""
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             await self._loop.connect_accepted_socket(
-                lambda: Peer(self, self._loop.time),
+                lambda: peer,
                 connection,
                 ssl=self._identity.context,
                 ssl_handshake_timeout=self._options.limits.handshake_seconds,
@@ -243,6 +247,8 @@ class KeyServer:
         except OSError:
             self.service.counters.turned_away += 1
             connection.close()
+        finally:
+            self._coming.discard(peer)
 
     def _shaken(self, task: asyncio.Task[None]) -> None:
         full = len(self._handshakes) >= self._options.limits.handshakes
@@ -260,6 +266,7 @@ class KeyServer:
 
     def made(self, peer: Peer) -> None:
         """As `Owner.made`."""
+        self._coming.discard(peer)
         self._peers.add(peer)
         self.service.counters.connections += 1
 
@@ -299,12 +306,21 @@ class KeyServer:
     # --- the house ----------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        """Follow the databases and keep the house until told to stop."""
+        """Follow the databases and keep the house until told to stop.
+
+        While a database does not answer the house is kept all the same, and what was read last becomes outdated.
+        """
         loop = self._loop
         kept = reported = loop.time()
+        following: asyncio.Task[None] | None = None
         while not self._stopping.is_set():
             await self._rest()
-            await self._follow()
+            if following is None or following.done():
+                if following is not None:
+                    following.result()
+                following = loop.create_task(self._follow(), name="databases")
+            await asyncio.wait((following,), timeout=self._options.poll_seconds)
+            self.service.suspended = self._databases.outdated
             now = loop.time()
             if now - kept >= HOUSE_SECONDS:
                 kept = now
@@ -333,7 +349,6 @@ class KeyServer:
                 peer.judge()
         for peer in strangers:
             peer.judge()
-        self.service.suspended = self._databases.outdated
         if again or self._identity.not_after - time.time() < RENEWAL_SECONDS:
             await self._renew_identity()
 

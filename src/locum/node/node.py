@@ -22,7 +22,7 @@ import uvloop
 from locum.authority.local import IkeOptions, LocalOptions
 from locum.defects import whereabouts
 from locum.delegate.channels import Channels
-from locum.delegate.databases import Databases
+from locum.delegate.databases import Databases, Loaded
 from locum.delegate.endpoint import Endpoint
 from locum.delegate.journal import Journal
 from locum.delegate.limits import RateLimits
@@ -250,15 +250,22 @@ class Node:
         )
 
     async def _work(self) -> None:
-        """Follow the databases and keep the house until told to stop."""
+        """Follow the databases and keep the house until told to stop.
+
+        While a database does not answer the house is kept all the same, and what was read last becomes outdated.
+        """
         loop = asyncio.get_running_loop()
         reported = loop.time()
         # One thread, so that a database that hangs delays the next look at it and nothing else.
         with ThreadPoolExecutor(1, "databases") as executor:
+            look: asyncio.Future[Loaded | None] | None = None
             while not await self._stopped_within(POLL_SECONDS):
-                changed = await loop.run_in_executor(executor, self._databases.poll)
-                if changed is not None:
-                    self._databases.use(changed)
+                look = look or loop.run_in_executor(executor, self._databases.poll)
+                await asyncio.wait((look,), timeout=POLL_SECONDS)
+                if look.done():
+                    changed, look = look.result(), None
+                    if changed is not None:
+                        self._databases.use(changed)
                 self._service.suspend(self._databases.outdated)
                 self._service.expire(now=loop.time())
                 for endpoint in self._endpoints:

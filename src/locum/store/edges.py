@@ -105,13 +105,17 @@ class Edges(Area):
     def permit(self, name: str, permissions: Permissions, *, actor: str) -> Edge:
         """Give an edge other permissions; its certificate stays.
 
+        When it loses a key, or may not be a server any more, the keys of session tickets get a new root.
         Raises: ConfigurationError when there is no edge of this name.
         """
         with self._changing(actor) as change:
             number = _required(change.connection, name).id
+            before = next(edge for edge in read_all(change.connection) if edge.id == number)
             table = schema.edges
             change.connection.execute(update(table).where(table.c.id == number).values(_columns(permissions)))
             edge = _set_keys(change, number, permissions)
+            if _loses(before, permissions):
+                renew_ticket_root(change, self._sealer)
             change.record("edge.permit", name, _described(permissions))
         return edge
 
@@ -169,6 +173,12 @@ def _required(connection: Connection, name: str) -> Row[Any]:
     if found is None:
         raise ConfigurationError(f"no edge is called {name!r}; see: locum edges list")
     return found
+
+
+def _loses(before: Edge, permissions: Permissions) -> bool:
+    """True when the edge could serve sites whose keys, or whose handshakes, it has no permission for any more."""
+    keeps_keys = EVERY_KEY in permissions.keys or set(before.keys) <= set(permissions.keys)
+    return before.roles.server and not (keeps_keys and permissions.roles.server)
 
 
 def _columns(permissions: Permissions) -> dict[str, Any]:

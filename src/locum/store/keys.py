@@ -53,14 +53,14 @@ class PrivateKeys(Area):
         table = schema.private_keys
         with self._changing(actor) as change:
             _check_new(change.connection, name, names.ski)
-            sealed = None if private_key is None else self._sealer.seal(private_key, **_place(name, names.ski))
+            secret = token.encode() if private_key is None else private_key
             values = {
                 "name": name,
                 "kind": names.kind,
                 "public_key": public_key,
                 "ski": names.ski,
                 "digest": names.digest,
-                "sealed_private_key": sealed,
+                "sealed_private_key": self._sealer.seal(secret, **_place(name, names.ski, token)),
                 "token": token,
                 "added": change.time,
             }
@@ -117,15 +117,15 @@ def _withdraw(change: Change, name: str) -> tuple[str, ...]:
 
 
 def _opened(row: Row[Any], sealer: Sealer) -> StoredKey:
-    private_key = None
-    if row.sealed_private_key is not None:
-        try:
-            private_key = sealer.open(row.sealed_private_key, **_place(row.name, row.ski))
-        except AuthenticationFailed:
-            raise ConfigurationError(
-                f"the private key {row.name!r} was altered in the database: remove it with "
-                f"locum key remove {row.name}, and import it again"
-            ) from None
+    try:
+        secret = sealer.open(row.sealed_private_key, **_place(row.name, row.ski, row.token))
+        if row.token and secret != row.token.encode():
+            raise AuthenticationFailed("another token")
+    except AuthenticationFailed:
+        raise ConfigurationError(
+            f"the private key {row.name!r} was altered in the database: remove it with "
+            f"locum key remove {row.name}, and import it again"
+        ) from None
     return StoredKey(
         id=row.id,
         name=row.name,
@@ -133,11 +133,13 @@ def _opened(row: Row[Any], sealer: Sealer) -> StoredKey:
         public_key=row.public_key,
         ski=row.ski,
         digest=row.digest,
-        private_key=private_key,
+        private_key=None if row.token else secret,
         token=row.token,
         added=row.added,
     )
 
 
-def _place(name: str, ski: bytes) -> dict[str, str]:
-    return {"table": "private_keys", "row": f"{name}/{ski.hex()}", "column": "sealed_private_key"}
+def _place(name: str, ski: bytes, token: str) -> dict[str, str]:
+    # Of a key in a token the URI is sealed, which names a library to be loaded: nobody else is to say which.
+    column = "token" if token else "sealed_private_key"
+    return {"table": "private_keys", "row": f"{name}/{ski.hex()}", "column": column}

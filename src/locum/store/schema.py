@@ -174,7 +174,7 @@ shared_secrets = Table(
 )
 Index("ix_shared_secrets_terminal_id", shared_secrets.c.terminal_id)
 
-#: The private keys of the key server. One that stays in a PKCS #11 token has its URI here and nothing sealed.
+#: The private keys of the key server. One that stays in a PKCS #11 token has its URI here, and sealed beside it.
 private_keys = Table(
     "private_keys",
     metadata,
@@ -184,10 +184,9 @@ private_keys = Table(
     Column("public_key", LargeBinary, nullable=False),
     Column("ski", LargeBinary(20), nullable=False, unique=True),
     Column("digest", String(64), nullable=False),
-    Column("sealed_private_key", LargeBinary),
+    Column("sealed_private_key", LargeBinary, nullable=False),
     Column("token", String(2048), nullable=False),
     Column("added", Float(53), nullable=False),
-    CheckConstraint("(sealed_private_key IS NULL) = (token <> '')", name="place"),
     sqlite_autoincrement=True,
 )
 

@@ -33,8 +33,6 @@ MAX_SERVER_NAME = 255
 
 _NO_COMPRESSION = 0
 _UNCOMPRESSED_POINTS = 0
-#: What may stand in a server name that is passed on: visible ASCII.
-_FIRST_VISIBLE, _LAST_VISIBLE = "!", "~"
 
 T = TypeVar("T")
 
@@ -152,7 +150,8 @@ def _server_name(found: dict[int, bytes]) -> str:
     if data is None:
         return ""
     name = parse_server_name(data)
-    if len(name) > MAX_SERVER_NAME or not all(_FIRST_VISIBLE <= c <= _LAST_VISIBLE for c in name):
+    # It is ASCII, of which the visible may be passed on.
+    if len(name) > MAX_SERVER_NAME or not name.isprintable() or " " in name:
         raise IllegalParameter("a server name that no server can have")
     return name.lower().removesuffix(".")
 

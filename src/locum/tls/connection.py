@@ -127,7 +127,7 @@ class Connection:
     @property
     def pending(self) -> tuple[Request, ...] | None:
         """The operations that the handshake waits for; answer them with `answer` or `fail`."""
-        return self._waiting.requests if isinstance(self._waiting, Ask) else None
+        return self._waiting.requests if type(self._waiting) is Ask else None
 
     @property
     def handshake_complete(self) -> bool:
@@ -331,7 +331,7 @@ class Connection:
 
     def _pump(self) -> None:
         """Take items one at a time: each may change the key under which the next is read."""
-        while self.pending is None and not self._close_received:
+        while type(self._waiting) is not Ask and not self._close_received:
             item = self._incoming.next()
             if item is None:
                 return
@@ -348,16 +348,15 @@ class Connection:
             raise UnexpectedMessage(f"more than {MAX_IDLE_MESSAGES} times {what} without data")
 
     def _in_handshake(self, item: Item) -> None:
-        match item:
-            case HandshakeMessage(code, raw) if isinstance(self._waiting, Receive):
-                if not self._ignored(code):
-                    self._advance((code, raw))
-            case ChangeCipherSpecReceived():
-                self._change_cipher_spec()
-            case HandshakeMessage(code):
-                raise UnexpectedMessage(f"{message_name(code)} where change_cipher_spec is due")
-            case _:
-                raise UnexpectedMessage("application data during the handshake")
+        if isinstance(item, HandshakeMessage):
+            if not isinstance(self._waiting, Receive):
+                raise UnexpectedMessage(f"{message_name(item.code)} where change_cipher_spec is due")
+            if not self._ignored(item.code):
+                self._advance((item.code, item.raw))
+        elif isinstance(item, ChangeCipherSpecReceived):
+            self._change_cipher_spec()
+        else:
+            raise UnexpectedMessage("application data during the handshake")
 
     def _ignored(self, code: int) -> bool:
         """True for a message that is dropped during the handshake, and is not part of it."""

@@ -20,8 +20,9 @@ MAX_EXTENSIONS = 64
 #: More protocols, key shares or pre-shared keys than this are refused: no client has so many.
 MAX_ENTRIES = 128
 
-#: Type and length of an extension.
+#: Type and length of an extension; group and length of a key share.
 _HEAD = Struct(">HH")
+_HEAD_LENGTH, _unpack_head = _HEAD.size, _HEAD.unpack_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +38,23 @@ class Extensions:
         found: dict[int, bytes] = {}
         position, end = 0, len(data)
         while position < end:
-            if end - position < _HEAD.size:
+            start = position + _HEAD_LENGTH
+            if start > end:
                 raise DecodeError("an extension without type and length")
-            code, length = _HEAD.unpack_from(data, position)
-            position += _HEAD.size + length
+            code, length = _unpack_head(data, position)
+            position = start + length
             if position > end:
                 raise DecodeError(f"extension {code} is longer than the list that it is in")
             if code in found:
                 raise IllegalParameter(f"extension {code} occurs twice")
             if len(found) >= MAX_EXTENSIONS:
                 raise DecodeError(f"more than {MAX_EXTENSIONS} extensions")
-            found[code] = data[position - length : position]
+            found[code] = data[start:position]
         return cls(tuple(found.items()))
 
     def write(self, writer: Writer) -> None:
         """Write the list with its length."""
-        parts: list[bytes] = []
-        for code, data in self.items:
-            parts += (code.to_bytes(2, "big"), len(data).to_bytes(2, "big"), data)
-        writer.vector(b"".join(parts), 2)
+        writer.vector(b"".join([_HEAD.pack(code, len(data)) + data for code, data in self.items]), 2)
 
     def get(self, code: ExtensionType) -> bytes | None:
         """The body of the extension of this type, or None."""
@@ -196,9 +195,7 @@ def parse_server_share(data: bytes) -> KeyShareEntry:
 
 def write_server_share(entry: KeyShareEntry) -> bytes:
     """The inverse of `parse_server_share`."""
-    writer = Writer()
-    entry.write(writer)
-    return writer.getvalue()
+    return _HEAD.pack(entry.group, len(entry.key_exchange)) + entry.key_exchange
 
 
 def parse_client_shares(data: bytes) -> tuple[KeyShareEntry, ...]:
@@ -208,7 +205,7 @@ def parse_client_shares(data: bytes) -> tuple[KeyShareEntry, ...]:
     reader.finish()
     entries = []
     while inner.remaining:
-        entries.append(KeyShareEntry.parse(inner))
+        entries.append(KeyShareEntry(inner.u16(), inner.vector(2, minimum=1)))
         _few(len(entries))
     return tuple(entries)
 

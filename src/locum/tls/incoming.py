@@ -42,6 +42,9 @@ class ApplicationData:
     data: bytes
 
 
+_HANDSHAKE = ContentType.HANDSHAKE
+_CHANGE_CIPHER_SPEC = ChangeCipherSpecReceived()
+
 Item = HandshakeMessage | ChangeCipherSpecReceived | Alert | ApplicationData
 
 
@@ -67,22 +70,23 @@ class Incoming:
         Raises: DecodeError, Misbehaved.
         """
         while True:
-            message = self._whole_message()
-            if message is not None:
-                return message
+            if self._fragment:
+                message = self._whole_message()
+                if message is not None:
+                    return message
             record = self.records.next()
             if record is None:
                 return None
             kind, content = record
-            if kind == ContentType.HANDSHAKE:
-                self._fragment += content
-                continue
-            return self._other(kind, content)
+            if kind != _HANDSHAKE:
+                return self._other(kind, content)
+            self._fragment += content
 
     def _whole_message(self) -> HandshakeMessage | None:
         if len(self._fragment) < HEADER_LENGTH:
             return None
-        code, length = self._fragment[0], int.from_bytes(self._fragment[1:HEADER_LENGTH], "big")
+        code, high, middle, low = self._fragment[:HEADER_LENGTH]
+        length = high << 16 | middle << 8 | low
         if length > maximum_length(code):
             raise DecodeError(
                 f"a handshake message of {length} bytes, at most {maximum_length(code)} are accepted"
@@ -105,7 +109,7 @@ class Incoming:
         if kind == ContentType.CHANGE_CIPHER_SPEC:
             if content != b"\x01":
                 raise UnexpectedMessage("a change_cipher_spec that is not the single byte 1")
-            return ChangeCipherSpecReceived()
+            return _CHANGE_CIPHER_SPEC
         if kind == ContentType.APPLICATION_DATA:
             return ApplicationData(content)
         raise UnexpectedMessage(f"a protected record of content type {kind}")

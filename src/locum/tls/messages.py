@@ -21,6 +21,7 @@ RANDOM_LENGTH = 32
 #: The longest message that is accepted: a Certificate with long post-quantum chains fits; others are short.
 MAX_CERTIFICATE_MESSAGE = 131_072
 MAX_MESSAGE = 16_384 * 2
+_LONG = frozenset((HandshakeType.CERTIFICATE, HandshakeType.NEW_SESSION_TICKET))
 
 #: A ServerHello with this random is a HelloRetryRequest (RFC 8446 section 4.1.3).
 HELLO_RETRY_REQUEST_RANDOM = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167ABB8C5E079E09E2C8A8339C")
@@ -54,9 +55,7 @@ def serialize(message: Message) -> bytes:
 
 def maximum_length(message_type: int) -> int:
     """The longest body accepted for this HandshakeType, in bytes."""
-    if message_type in (HandshakeType.CERTIFICATE, HandshakeType.NEW_SESSION_TICKET):
-        return MAX_CERTIFICATE_MESSAGE
-    return MAX_MESSAGE
+    return MAX_CERTIFICATE_MESSAGE if message_type in _LONG else MAX_MESSAGE
 
 
 def _extensions_or_none(reader: Reader) -> Extensions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import ClassVar
 
 from locum.errors import DecodeError
@@ -11,6 +12,9 @@ from locum.tls.extensions import Extensions, parse_certificate_status
 from locum.tls.registry import ExtensionType, HandshakeType
 from locum.values import dataclass
 from locum.wire.cursor import Reader, Writer
+
+#: NewSessionTicket: lifetime, age_add, length of the nonce.
+_TICKET_HEAD = Struct(">IIB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +116,7 @@ class NewSessionTicket:
 
     def write(self, writer: Writer) -> None:
         """Write the body."""
-        writer.u32(self.lifetime)
-        writer.u32(self.age_add)
-        writer.vector(self.nonce, 1)
+        writer.block(_TICKET_HEAD.pack(self.lifetime, self.age_add, len(self.nonce)) + self.nonce)
         writer.vector(self.ticket, 2)
         self.extensions.write(writer)
 

@@ -32,6 +32,10 @@ REKEY_AFTER = 1 << 22
 MAX_EMPTY_RECORDS = 32
 
 _CONTENT_TYPES = frozenset(ContentType)
+_APPLICATION_DATA, _CHANGE_CIPHER_SPEC, _ALERT = map(
+    int, (ContentType.APPLICATION_DATA, ContentType.CHANGE_CIPHER_SPEC, ContentType.ALERT)
+)
+_TLS_1_2, _TLS_1_3 = ProtocolVersion.TLS_1_2, ProtocolVersion.TLS_1_3
 _VERSION_BYTES = b"\x03\x03"
 _FIRST_VERSION_BYTES = b"\x03\x01"
 
@@ -80,7 +84,7 @@ class Protection13:
         return record
 
     def open(self, header: bytes, body: memoryview) -> tuple[int, bytes]:
-        if header[0] != ContentType.APPLICATION_DATA:
+        if header[0] != _APPLICATION_DATA:
             raise UnexpectedMessage("an unprotected record where a protected one is due")
         if len(body) < self.tag_length + 1:
             raise BadRecordMac("a protected record shorter than its tag")
@@ -99,7 +103,7 @@ class Protection13:
             end = len(inner.rstrip(b"\0"))
             if not end:
                 raise UnexpectedMessage("a protected record without content type")
-        if inner[end - 1] == ContentType.CHANGE_CIPHER_SPEC:
+        if inner[end - 1] == _CHANGE_CIPHER_SPEC:
             # RFC 8446 section 5: it is never protected, and dropped only where it is not.
             raise UnexpectedMessage("a protected change_cipher_spec")
         return inner[end - 1], bytes(memoryview(inner)[: end - 1])
@@ -152,7 +156,7 @@ class Protection12:
 
 def protection(suite: CipherSuite, key: bytes, iv: bytes) -> Protection:
     """The protection that `suite` stands for, with sequence number 0."""
-    kind = Protection13 if suite.version is ProtocolVersion.TLS_1_3 else Protection12
+    kind = Protection13 if suite.version is _TLS_1_3 else Protection12
     return kind(suite, key, iv)
 
 
@@ -169,7 +173,11 @@ class RecordWriter:
     def write(self, content_type: ContentType, content: Buffer) -> None:
         """Queue `content`, in as many records as it needs; empty application data makes no record."""
         with memoryview(content) as view:
-            for start in range(0, len(view), self.limit):
+            length = len(view)
+            if 0 < length <= self.limit:
+                self._write_one(content_type, view)
+                return
+            for start in range(0, length, self.limit):
                 self._write_one(content_type, view[start : start + self.limit])
 
     def _write_one(self, content_type: ContentType, content: memoryview) -> None:
@@ -211,7 +219,7 @@ class RecordReader:
         self.protection: Protection | None = None
         #: the most that a record's plaintext may have, content type included in TLS 1.3 (RFC 8449)
         self.limit: int | None = None
-        self.version = ProtocolVersion.TLS_1_3
+        self.version = _TLS_1_3
         self._tolerant = False
         self._early_data = 0
 
@@ -242,7 +250,7 @@ class RecordReader:
             if len(self._buffer) - start < HEADER_LENGTH:
                 return None
             header = bytes(self._buffer[start : start + HEADER_LENGTH])
-            length = int.from_bytes(header[3:], "big")
+            length = header[3] << 8 | header[4]
             self._check_header(header, length)
             end = start + HEADER_LENGTH + length
             if len(self._buffer) < end:
@@ -260,14 +268,15 @@ class RecordReader:
             raise UnexpectedMessage(f"a record of type {header[0]}: the peer does not speak TLS here")
         if header[1] != 3:
             raise DecodeError(f"a record of version {header[1]}.{header[2]}: the peer does not speak TLS here")
-        expansion = _MAX_EXPANSION_13 if self.version is ProtocolVersion.TLS_1_3 else _MAX_EXPANSION_12
-        if length > MAX_PLAINTEXT + (expansion if self.protection is not None or self._tolerant else 0):
-            raise RecordOverflow(f"a record of {length} bytes")
+        if length > MAX_PLAINTEXT:
+            expansion = _MAX_EXPANSION_13 if self.version is _TLS_1_3 else _MAX_EXPANSION_12
+            if length > MAX_PLAINTEXT + (expansion if self.protection is not None or self._tolerant else 0):
+                raise RecordOverflow(f"a record of {length} bytes")
 
     def _early(self, header: bytes, body: memoryview) -> bool:
         """True for a record of 0-RTT data: it is protected, but not with the key that is here, if one is."""
         length = HEADER_LENGTH + len(body)
-        if header[0] != ContentType.APPLICATION_DATA or length > self._early_data:
+        if header[0] != _APPLICATION_DATA or length > self._early_data:
             return False
         if self.protection is not None:
             sequence = self.protection.sequence
@@ -283,15 +292,13 @@ class RecordReader:
         return True
 
     def _open(self, header: bytes, body: memoryview) -> tuple[int, bytes]:
-        unprotected = self.protection is None or (
-            header[0] == ContentType.CHANGE_CIPHER_SPEC and self.version is ProtocolVersion.TLS_1_3
-        )
+        unprotected = self.protection is None or (header[0] == _CHANGE_CIPHER_SPEC and self.version is _TLS_1_3)
         if self._tolerant:
-            unprotected |= header[0] == ContentType.ALERT
+            unprotected |= header[0] == _ALERT
             self._tolerant = unprotected
         if unprotected or self.protection is None:
             return header[0], bytes(body)
-        if self.version is ProtocolVersion.TLS_1_3 and self.limit is not None:
+        if self.limit is not None and self.version is _TLS_1_3:
             longest = self.limit + self.protection.tag_length
             if len(body) > longest:
                 raise RecordOverflow(f"a record of {len(body)} bytes beyond our record_size_limit")
@@ -299,14 +306,14 @@ class RecordReader:
 
     def _check_content(self, kind: int, content: bytes) -> None:
         longest = MAX_PLAINTEXT
-        if self.limit is not None and self.protection is not None and self.version is ProtocolVersion.TLS_1_2:
+        if self.limit is not None and self.protection is not None and self.version is _TLS_1_2:
             longest = self.limit
         if len(content) > longest:
             raise RecordOverflow(f"{len(content)} bytes of content in one record")
         if content:
             self._empty = 0
             return
-        if kind != ContentType.APPLICATION_DATA:
+        if kind != _APPLICATION_DATA:
             raise UnexpectedMessage("an empty record that is not application data")
         self._empty += 1
         if self._empty > MAX_EMPTY_RECORDS:

@@ -223,14 +223,18 @@ HYBRID_GROUPS: frozenset[int] = frozenset((NamedGroup.X25519MLKEM768, NamedGroup
 FINITE_FIELD_RANGE = range(0x0100, 0x0200)
 
 
+_GROUP_NAMES = {int(group): group.name for group in NamedGroup}
+_SCHEME_NAMES = {int(scheme): scheme.name for scheme in SignatureScheme}
+
+
 def group_name(code: int) -> str:
     """The IANA name of a group, or its code point in hexadecimal."""
-    return NamedGroup(code).name if code in NamedGroup.__members__.values() else f"0x{code:04x}"
+    return _GROUP_NAMES.get(code) or f"0x{code:04x}"
 
 
 def scheme_name(code: int) -> str:
     """The IANA name of a signature scheme, or its code point in hexadecimal."""
-    return SignatureScheme(code).name if code in SignatureScheme.__members__.values() else f"0x{code:04x}"
+    return _SCHEME_NAMES.get(code) or f"0x{code:04x}"
 
 
 _NOT_RSA = frozenset(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from locum.crypto.symmetric import SHA256, HashAlgorithm, hkdf_expand, hkdf_extract, tls12_prf
+from locum.crypto.symmetric import SHA256, HashAlgorithm, HkdfKey, hkdf_expand, hkdf_extract, tls12_prf
 from locum.tls.registry import CipherSuite, ProtocolVersion
 
 #: TLS 1.2: bytes of the master secret and of verify_data (RFC 5246 sections 8.1 and 7.4.9).
@@ -27,12 +27,25 @@ def _info(label: bytes, context_length: int, length: int) -> bytes:
 
 def expand_label(algorithm: HashAlgorithm, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label to `length` bytes (RFC 8446 section 7.1); `label` comes without "tls13 "."""
-    return hkdf_expand(algorithm, secret, _info(label, len(context), length) + context, length)
+    info = _info(label, len(context), length) + context
+    return hkdf_expand(algorithm, secret, info, length)
 
 
 def derive_secret(algorithm: HashAlgorithm, secret: bytes, label: bytes, transcript_hash: bytes) -> bytes:
     """Derive-Secret, given the transcript's hash rather than its messages (RFC 8446 section 7.1)."""
     return expand_label(algorithm, secret, label, transcript_hash, algorithm.length)
+
+
+def _derive_two(
+    algorithm: HashAlgorithm, secret: bytes, labels: tuple[bytes, bytes], transcript_hash: bytes
+) -> tuple[bytes, bytes]:
+    """Derive-Secret under two labels, client's and server's."""
+    expand, length = HkdfKey(algorithm, secret).expand, algorithm.length
+    client, server = labels
+    return (
+        expand(_info(client, len(transcript_hash), length) + transcript_hash, length),
+        expand(_info(server, len(transcript_hash), length) + transcript_hash, length),
+    )
 
 
 def early_secret(algorithm: HashAlgorithm, psk: bytes | None = None) -> bytes:
@@ -63,10 +76,7 @@ def handshake_traffic_secrets(
     algorithm: HashAlgorithm, secret: bytes, transcript_hash: bytes
 ) -> tuple[bytes, bytes]:
     """Client and server handshake traffic secrets from the Handshake Secret and hash(CH..SH)."""
-    return (
-        derive_secret(algorithm, secret, b"c hs traffic", transcript_hash),
-        derive_secret(algorithm, secret, b"s hs traffic", transcript_hash),
-    )
+    return _derive_two(algorithm, secret, (b"c hs traffic", b"s hs traffic"), transcript_hash)
 
 
 def master_secret(algorithm: HashAlgorithm, secret: bytes) -> bytes:
@@ -79,10 +89,7 @@ def application_traffic_secrets(
     algorithm: HashAlgorithm, secret: bytes, transcript_hash: bytes
 ) -> tuple[bytes, bytes]:
     """Client and server application traffic secrets from the Master Secret and hash(CH..server Finished)."""
-    return (
-        derive_secret(algorithm, secret, b"c ap traffic", transcript_hash),
-        derive_secret(algorithm, secret, b"s ap traffic", transcript_hash),
-    )
+    return _derive_two(algorithm, secret, (b"c ap traffic", b"s ap traffic"), transcript_hash)
 
 
 def next_traffic_secret(algorithm: HashAlgorithm, secret: bytes) -> bytes:
@@ -92,10 +99,9 @@ def next_traffic_secret(algorithm: HashAlgorithm, secret: bytes) -> bytes:
 
 def traffic_keys(suite: CipherSuite, secret: bytes) -> tuple[bytes, bytes]:
     """Record key and IV of one direction from its traffic secret (RFC 8446 section 7.3)."""
-    return (
-        expand_label(suite.hash, secret, b"key", b"", suite.aead.key_length),
-        expand_label(suite.hash, secret, b"iv", b"", suite.implicit_nonce),
-    )
+    expand = HkdfKey(suite.hash, secret).expand
+    key, iv = suite.aead.key_length, suite.implicit_nonce
+    return expand(_info(b"key", 0, key), key), expand(_info(b"iv", 0, iv), iv)
 
 
 def finished_mac(algorithm: HashAlgorithm, secret: bytes, transcript_hash: bytes) -> bytes:
@@ -112,6 +118,14 @@ def binder_key(algorithm: HashAlgorithm, psk: bytes) -> bytes:
 def resumption_psk(algorithm: HashAlgorithm, resumption_secret: bytes, ticket_nonce: bytes) -> bytes:
     """The pre-shared key that goes with a NewSessionTicket (RFC 8446 section 4.6.1)."""
     return expand_label(algorithm, resumption_secret, b"resumption", ticket_nonce, algorithm.length)
+
+
+def resumption_psks(algorithm: HashAlgorithm, resumption_secret: bytes, count: int) -> list[tuple[bytes, bytes]]:
+    """As many ticket nonces, each one byte, and the pre-shared keys that go with them."""
+    expand, length = HkdfKey(algorithm, resumption_secret).expand, algorithm.length
+    info = _info(b"resumption", 1, length)
+    nonces = [bytes((index,)) for index in range(count)]
+    return [(nonce, expand(info + nonce, length)) for nonce in nonces]
 
 
 def exporter(algorithm: HashAlgorithm, exporter_secret: bytes, label: bytes, context: bytes, length: int) -> bytes:

@@ -66,7 +66,7 @@ def checked(start: ServerStartResponse, offer: ClientOffer) -> ServerStartRespon
     """The answer to `start_request`, if it can be used at all. Raises: OperationError."""
     if not start.certificates:
         raise OperationError("there is no certificate to show")
-    if not set(start.schemes13 + start.schemes12) <= set(offer.schemes or ()):
+    if not set(offer.schemes or ()).issuperset(start.schemes13 + start.schemes12):
         raise OperationError("the certificate's key would sign under a scheme that the client does not offer")
     return start
 

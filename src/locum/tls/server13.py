@@ -85,6 +85,7 @@ MAX_IDENTITIES = 4
 #: Certificate messages and the like that are remembered: a server has few certificates, and shows them often.
 _CACHED = 64
 _AGE_ADD_LENGTH = 4
+_NO_EXTENSIONS = Extensions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,19 +406,19 @@ def _send_tickets(agreed: _Agreed, resumption: bytes, identity: str) -> Handshak
         return
     each = NONCE_LENGTH + _AGE_ADD_LENGTH
     fresh = yield from random(count * each)
+    context = wishes.resumption_context
+    psks = schedule.resumption_psks(agreed.suite.hash, resumption, count)
     messages = b""
-    for index in range(count):
-        nonce, made = bytes((index,)), fresh[index * each : (index + 1) * each]
+    for index, (nonce, psk) in enumerate(psks):
+        made = fresh[index * each : (index + 1) * each]
         state = TicketState(
             suite=agreed.suite,
-            secret=schedule.resumption_psk(agreed.suite.hash, resumption, nonce),
+            secret=psk,
             server_name=agreed.offer.server_name,
             peer_identity=identity,
             authenticated_at=authenticated_at,
         )
-        ticket = wishes.tickets.seal(
-            state, now=moment, nonce=made[:NONCE_LENGTH], context=wishes.resumption_context
-        )
+        ticket = wishes.tickets.seal(state, now=moment, nonce=made[:NONCE_LENGTH], context=context)
         if ticket is not None:
             messages += serialize(
                 NewSessionTicket(
@@ -425,7 +426,7 @@ def _send_tickets(agreed: _Agreed, resumption: bytes, identity: str) -> Handshak
                     age_add=int.from_bytes(made[NONCE_LENGTH:], "big"),
                     nonce=nonce,
                     ticket=ticket,
-                    extensions=Extensions(),
+                    extensions=_NO_EXTENSIONS,
                 )
             )
     if messages:

@@ -59,16 +59,10 @@ class TicketState:
 
     def to_bytes(self) -> bytes:
         """What is sealed; contains the secret."""
-        name, identity = self.server_name.encode(), self.peer_identity.encode()
-        head = _HEAD.pack(
-            _FORMAT,
-            self.suite.code,
-            round(self.authenticated_at * 1000),
-            len(self.secret),
-            len(name),
-            len(identity),
-        )
-        return b"".join((head, self.secret, name, identity))
+        secret, name, identity = self.secret, self.server_name.encode(), self.peer_identity.encode()
+        moment = round(self.authenticated_at * 1000)
+        head = _HEAD.pack(_FORMAT, self.suite.code, moment, len(secret), len(name), len(identity))
+        return b"".join((head, secret, name, identity))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TicketState:
@@ -206,7 +200,10 @@ class TicketKeys:
             return None
 
     def _sealing_key(self, now: float) -> TicketKey | None:
-        return next((key for key in self._keys if key.valid_from <= now < key.valid_until), None)
+        for key in self._keys:
+            if key.valid_from <= now < key.valid_until:
+                return key
+        return None
 
 
 def _derived_key(secret: bytes, epoch_seconds: int, epoch: int) -> TicketKey:

@@ -50,6 +50,8 @@ DRAIN_SECONDS = 5.0
 GC_THRESHOLD = 50_000
 #: Seconds between looks at whose time is up.
 TICK = 0.05
+#: Seconds without accepting after the system had no room for one more connection.
+REST_SECONDS = 0.5
 BACKLOG = 512
 
 #: Bytes read from a client at once: more than nearly every call has.
@@ -121,6 +123,8 @@ class Agent:
         #: when the loop woke up last, and when it looks at the time again; of the monotonic clock
         self._now = self._looks_at = time.monotonic()
         self._listener: socket.socket | None = None
+        #: when to accept clients again; 0 while they are accepted
+        self._accepts_at = 0.0
         self._ends_at: float | None = None
         #: something is to be done at some time, whatever happens until then
         self._timed = False
@@ -170,7 +174,9 @@ class Agent:
             for worker in self._workers:
                 if worker.due and worker.due <= now:
                     self._start(worker)
-            self._timed = any(worker.due for worker in self._workers)
+            if self._accepts_at and self._accepts_at <= now:
+                self._accept_again()
+            self._timed = bool(self._accepts_at) or any(worker.due for worker in self._workers)
 
     def _watch(self, fileno: int, handler: Callable[[int], None], events: int = select.EPOLLIN) -> None:
         self._handlers[fileno] = handler
@@ -321,16 +327,22 @@ class Agent:
     # --- clients ------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        listener = _listening(self._options)
-        self._listener = listener
-        self._watch(listener.fileno(), lambda _: self._accept(listener))
+        self._listener = _listening(self._options)
+        self._accept_again()
         announce, self._announce = self._announce, None
         if announce is not None:
             announce(self._token.key_count)
 
+    def _accept_again(self) -> None:
+        self._accepts_at = 0.0
+        listener = self._listener
+        if listener is not None:
+            self._watch(listener.fileno(), lambda _: self._accept(listener))
+
     def _close_listener(self) -> None:
         if self._listener is not None:
-            self._forget(self._listener.fileno())
+            if not self._accepts_at:
+                self._forget(self._listener.fileno())
             self._listener.close()
             self._listener = None
             self._options.path.unlink(missing_ok=True)
@@ -338,8 +350,13 @@ class Agent:
     def _accept(self, listener: socket.socket) -> None:
         try:
             accepted, _ = listener.accept()
-        except OSError as error:  # the client has gone again, or there are no descriptors left
+        except (BlockingIOError, ConnectionAbortedError):  # the client has gone again
+            return
+        except OSError as error:  # no descriptors are left: whoever waits would be reported without end
             log.warning("no connection: %s", error.strerror)
+            self._forget(listener.fileno())
+            self._accepts_at = self._now + REST_SECONDS
+            self._timed = True
             return
         client = client_of(accepted)
         if not self._options.allowed.allows(accepted, client):

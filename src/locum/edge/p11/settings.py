@@ -161,8 +161,10 @@ activate = 1
     return Part(name="openssl.cnf", purpose=f"put it into {use.directory}", content=content)
 
 
-def _environment(use: Use, *, openssl: bool = True) -> Part:
+def _environment(use: Use, *, openssl: bool = True, preload: bool = False) -> Part:
     lines = [f"P11_KIT_SERVER_ADDRESS={use.address}"]
+    if preload:
+        lines.append(f"LD_PRELOAD={use.modules.client}")
     if openssl:
         lines.append(f"OPENSSL_CONF={use.directory}/openssl.cnf")
     return Part(
@@ -241,7 +243,8 @@ frontend https
     # {use.directory}/certificate.pem.key is key.pem from above
 """,
     )
-    return _with_stub(stack, use, bind)
+    # HAProxy 3.0 aborts when the module is loaded later, by the provider.
+    return openssl_configuration(stack, use), _stub(use), bind, _environment(use, preload=True)
 
 
 def _postgresql(stack: Stack, use: Use) -> tuple[Part, ...]:

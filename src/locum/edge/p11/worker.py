@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from locum.crypto.asymmetric.signatures import concatenated
+from locum.defects import whereabouts
 from locum.edge.p11.errands import (
     MAX_PACKET,
     Errand,
@@ -181,9 +182,9 @@ class Worker:
         except (Unavailable, TimedOut) as error:
             log.warning("key server: %s", error)
             self._send(encode_result(errand.number, Rv.DEVICE_ERROR))
-        except Exception:
+        except Exception as error:
             # Whatever it is, the client is waiting for an answer and for nothing else.
-            log.critical("an errand failed unexpectedly", exc_info=True)
+            log.critical("an errand failed unexpectedly", extra=whereabouts(error))
             self._send(encode_result(errand.number, Rv.FUNCTION_FAILED))
 
     def _send(self, packet: bytes) -> None:

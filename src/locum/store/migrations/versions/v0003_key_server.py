@@ -44,13 +44,12 @@ def _make_private_keys() -> None:
         sa.Column("public_key", sa.LargeBinary(), nullable=False),
         sa.Column("ski", sa.LargeBinary(20), nullable=False),
         sa.Column("digest", sa.String(64), nullable=False),
-        sa.Column("sealed_private_key", sa.LargeBinary()),
+        sa.Column("sealed_private_key", sa.LargeBinary(), nullable=False),
         sa.Column("token", sa.String(2048), nullable=False),
         sa.Column("added", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_private_keys"),
         sa.UniqueConstraint("name", name="uq_private_keys_name"),
         sa.UniqueConstraint("ski", name="uq_private_keys_ski"),
-        sa.CheckConstraint("(sealed_private_key IS NULL) = (token <> '')", name="ck_private_keys_place"),
         sqlite_autoincrement=True,
     )
 

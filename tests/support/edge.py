@@ -307,6 +307,8 @@ def client_context(
     if identity is not None:
         with tempfile.TemporaryDirectory() as name:
             context.load_cert_chain(*identity.write(Path(name), "client"))
+    # Python would take a stream that was cut off for one that has ended.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     return context
 
 

@@ -3,13 +3,14 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from rich.console import Console
 
 from locum.cli import main
 from locum.cli.steps import line_of
-from locum.demo import ike, namespaces, scenario
+from locum.demo import ike, keyserver, namespaces, scenario
 from locum.demo.ipsec_terminal import parse_step
 from locum.demo.ladder import Ladder
 from locum.demo.programs import PROGRAMS, Program
@@ -109,26 +110,41 @@ def test_a_namespace_that_cannot_be_made_is_a_reason(monkeypatch: pytest.MonkeyP
     assert namespaces.why_not() == "no network namespace can be made: Operation not permitted"
 
 
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """Whether each part of the whole demo works, in place of the part itself."""
+    works = {"tls": True, "ike": True, "keyserver": True}
+    monkeypatch.setattr(scenario.Demo, "run", lambda self: works["tls"])
+    for name, module, demo in (
+        ("ike", ike, ike.IkeDemo),
+        ("keyserver", keyserver, keyserver.KeyServerDemo),
+    ):
+        monkeypatch.setattr(module, "why_left_out", lambda: "")
+        monkeypatch.setattr(module, "missing_programs", lambda names: [])
+        monkeypatch.setattr(demo, "run", lambda self, name=name: works[name])
+    return works
+
+
 @pytest.mark.parametrize("tls_works", [True, False])
-def test_the_whole_demo_leaves_ike_out_with_a_line(
-    tls_works: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("left_out", [ike, keyserver], ids=["ike", "keyserver"])
+def test_the_whole_demo_leaves_a_part_out_with_a_line(
+    left_out: ModuleType,
+    tls_works: bool,
+    parts: dict[str, bool],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(scenario.Demo, "run", lambda self: tls_works)
-    monkeypatch.setattr(ike, "why_left_out", lambda: "there is no strongSwan")
-    monkeypatch.setattr(ike, "missing_programs", lambda names: [])
+    parts["tls"] = tls_works
+    monkeypatch.setattr(left_out, "why_left_out", lambda: "what it needs is not here")
     assert main.run(["demo"]) == (0 if tls_works else 1)
-    assert "left out: there is no strongSwan" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("left out: what it needs is not here") == 1
 
 
-@pytest.mark.parametrize(("tls_works", "ike_works"), [(True, True), (True, False), (False, True)])
-def test_the_whole_demo_works_when_both_parts_do(
-    tls_works: bool, ike_works: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scenario.Demo, "run", lambda self: tls_works)
-    monkeypatch.setattr(ike, "why_left_out", lambda: "")
-    monkeypatch.setattr(ike, "missing_programs", lambda names: [])
-    monkeypatch.setattr(ike.IkeDemo, "run", lambda self: ike_works)
-    assert main.run(["demo"]) == (0 if tls_works and ike_works else 1)
+@pytest.mark.parametrize("failing", ["", "tls", "ike", "keyserver"])
+def test_the_whole_demo_works_when_all_parts_do(failing: str, parts: dict[str, bool]) -> None:
+    if failing:
+        parts[failing] = False
+    assert main.run(["demo"]) == (1 if failing else 0)
 
 
 def test_ike_alone_fails_with_the_line(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
+from locum.cli.output import announce
 from locum.edge.certificate_files import CertificateFile
 from locum.edge.proxy import IDLE_TIMEOUT, ProxyOptions, parse_backend
 from locum.edge.service import CERTIFICATE_LIFETIME, EdgeOptions
@@ -153,7 +154,7 @@ def edge(
 def _announce(address: HostPort) -> None:
     # Whoever started the edge may have gone with its end of the pipe; clients are served all the same.
     try:
-        print(f"ready edge={address}", flush=True)  # noqa: T201
+        announce(f"ready edge={address}")
     except OSError:
         return
 

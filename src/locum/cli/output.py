@@ -22,6 +22,15 @@ def say(text: str) -> None:
     print(printable(text))  # noqa: T201
 
 
+def announce(line: str) -> None:
+    """Print one line that others wait for, in one write: the logs of other processes go to the same place.
+
+    Raises: OSError when whoever waited has gone.
+    """
+    sys.stdout.write(f"{printable(line)}\n")
+    sys.stdout.flush()
+
+
 def warn(text: str) -> None:
     """Print one line on standard error about something that may not be what the user wants."""
     print(f"locum: warning: {printable(text)}", file=sys.stderr)  # noqa: T201

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from locum.cli.output import announce
 from locum.cli.pkcs11_process import WorkerSettings
 from locum.edge.p11.agent import MAX_CLIENTS, TIMEOUT, Agent, AgentOptions
 from locum.edge.p11.allowed import Allowed
@@ -108,7 +109,7 @@ def pkcs11(
 def _announce(path: Path, keys: int) -> None:
     # Whoever started the agent may have gone with its end of the pipe; it serves clients all the same.
     try:
-        print(f"ready pkcs11={path} keys={keys}", flush=True)  # noqa: T201
+        announce(f"ready pkcs11={path} keys={keys}")
     except OSError:
         return
 

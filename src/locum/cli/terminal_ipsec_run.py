@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from locum.cli.output import note, warn
+from locum.cli.output import announce, note, warn
 from locum.dataplane.choice import AUTO, choose_installer
 from locum.errors import ConfigurationError, Incompatible, Unavailable
 from locum.ipsec.selectors import Address
@@ -22,7 +22,6 @@ from locum.terminal.ipsec import IpsecTerminal
 from locum.terminal.ipsec_options import IpsecOptions, connection
 from locum.terminal.ipsec_reports import Problem, Report
 from locum.terminal.steps import Observer
-from locum.text import printable
 
 #: What ends the command.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -107,7 +106,7 @@ def _show(report: Report) -> None:
         warn(str(report))
     else:
         # A program that waits for this line must get it at once, from a pipe too.
-        print(printable(str(report)), flush=True)  # noqa: T201
+        announce(str(report))
 
 
 def _resolve(text: str) -> Address:

@@ -9,7 +9,7 @@ import asyncio
 import signal
 from pathlib import Path
 
-from locum.cli.output import warn
+from locum.cli.output import announce, warn
 from locum.runtime import loop_factory
 from locum.terminal.aio import Terminal
 from locum.terminal.proxy import Proxy, ProxyOptions
@@ -29,5 +29,5 @@ async def _serve(options: ProxyOptions, credential: Path, observer: Observer) ->
         loop.add_signal_handler(number, stop.set)
     async with Terminal(credential, observer=observer) as terminal:
         proxy = Proxy(terminal, options, report=warn)
-        print(f"ready {proxy.listen()}", flush=True)  # noqa: T201
+        announce(f"ready {proxy.listen()}")
         await proxy.serve(stop)

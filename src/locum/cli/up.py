@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from locum.cli.options import DEFAULT_DATA, ConfigOption, DataOption
+from locum.cli.output import announce
 from locum.keyless.registry import PORT as KEYLESS_PORT
 from locum.names import COAP_PORT, HostPort
 from locum.node.node import Running, run
@@ -71,6 +72,6 @@ def _announce(running: Running, data: Path) -> None:
         words.append(f"keyserver={running.key_server}")
     # Whoever started the node may have gone with its end of the pipe; the node serves all the same.
     try:
-        print(*words, f"data={data}", flush=True)  # noqa: T201
+        announce(" ".join((*words, f"data={data}")))
     except OSError:
         return

@@ -188,6 +188,8 @@ class KeyServerDemo:
                 handshake(target)
                 stage.servers[0].command("revoke", "edge", CUT_OFF)
                 seconds = _until_refused(target)
+                if not edge.running:
+                    raise Misbehaved("the edge has ended")
             except (LocumError, OSError) as error:
                 self._board.end(line, fault=str(error))
                 return
